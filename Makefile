@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+# Works as root, through sudo, and for a user who may use sudo: root is asked
+# for only where the kernel or the package manager wants it.
+
+SUDO := $(if $(filter 0,$(shell id -u)),,$(shell command -v sudo 2>/dev/null))
+# Under `sudo make`, what needs no root runs as the user who typed it: its caches stay theirs.
+AS_USER := $(if $(SUDO_UID),sudo -u '\#$(SUDO_UID)')
+BIN := .venv/bin
+C_FILES = $(wildcard bpf/*.[ch] tests/*/*.[ch])
+
+# The variable is passed through sudo, which clears the environment.
+PYTEST = $(SUDO) env TRACER_KERNEL_TESTS=$(TRACER_KERNEL_TESTS) \
+	$(BIN)/python -m pytest -p no:cacheprovider
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lint fmt type unit kernel bench clean setup setup-test setup-bench
+
+help:  ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: setup  ## Install what is missing, then watch this host's closes (ARGS="--json -w")
+	@$(SUDO) $(BIN)/fourwave watch $(ARGS)
+
+test: lint type  ## Install what is missing, then run every check and every test
+	@$(PYTEST) $(ARGS)
+
+lint: setup-test  ## Style of Python (ruff) and C (clang-format)
+	@$(AS_USER) $(BIN)/ruff check
+	@$(AS_USER) $(BIN)/ruff format --check
+	@$(AS_USER) $(BIN)/clang-format --dry-run --Werror $(C_FILES)
+
+fmt: setup-test  ## Rewrite Python and C in that style
+	@$(AS_USER) $(BIN)/ruff check --fix
+	@$(AS_USER) $(BIN)/ruff format
+	@$(AS_USER) $(BIN)/clang-format -i $(C_FILES)
+
+type: setup-test  ## Types (mypy --strict)
+	@$(AS_USER) $(BIN)/mypy
+
+unit: setup-test  ## Tests that need neither root nor BPF
+	@$(AS_USER) $(BIN)/python -m pytest tests/unit $(ARGS)
+
+kernel: setup-test  ## Tests on the running kernel (root)
+	@$(PYTEST) tests/kernel $(ARGS)
+
+bench: setup-bench  ## What tracing costs here, beside bcc's tools and bpftrace (root, minutes)
+	@$(SUDO) $(BIN)/python tests/bench/run.py $(ARGS)
+
+setup:
+	@packaging/prepare run
+
+setup-test:
+	@packaging/prepare test
+
+setup-bench:
+	@packaging/prepare bench
+
+clean:  ## Remove everything that was made here, .venv included
+	@$(SUDO) rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis tests/bench/closes
+	@$(SUDO) find tracer tests -name __pycache__ -prune -exec rm -rf {} +
