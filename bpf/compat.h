@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * One helper per kernel difference. Which branch compiles is decided by the
+ * members the running kernel's BTF has (HAS_struct_member), never by a version.
+ */
+#ifndef FOURWAVE_COMPAT_H
+#define FOURWAVE_COMPAT_H
+
+/*
+ * Is the socket's file being released? Tells close() and exit (the last
+ * reference is gone) from shutdown() and connect(AF_UNSPEC).
+ *
+ * Linux commit 90ee6ed776c0 ("fs: port files to file_ref") (in v6.13) replaced
+ * the plain count by a rcuref-like one: 0 stands for one reference, and a
+ * released one has both top bits set (FILE_REF_DEAD is 0xE000...). Before that
+ * a released file has f_count == 0.
+ */
+static __always_inline u8 file_ref_of(struct tcp_sock *tp)
+{
+	struct socket *socket = tp->sk_socket;
+	struct file *file;
+
+	if (!socket)
+		return FILE_NONE;
+	file = socket->file;
+	if (!file)
+		return FILE_NONE;
+#ifdef HAS_file_f_ref
+	return (u64)file->f_ref >= 0xC000000000000000ULL ? FILE_DEAD : FILE_ALIVE;
+#else
+	return file->f_count == 0 ? FILE_DEAD : FILE_ALIVE;
+#endif
+}
+
+/*
+ * Fill in who is running. Linux commit 3ca1032ab7ab ("bpf: Implement
+ * get_current_task_btf and RET_PTR_TO_BTF_ID") (in v5.11) lets the fields load
+ * directly, at a tenth of what the helpers for uid and comm take; before that,
+ * probe reads.
+ */
+static __always_inline u32 take_task(struct actor *to)
+{
+	u32 *comm = (u32 *)to->comm;
+#ifdef HAS_CURRENT_TASK_BTF
+	struct task_struct *task = bpf_get_current_task_btf();
+
+	to->tgid = task->tgid;
+	to->uid = task->cred->uid;
+	to->exit_code = task->exit_code;
+	comm[0] = task->comm[0];
+	comm[1] = task->comm[1];
+	comm[2] = task->comm[2];
+	comm[3] = task->comm[3];
+	return task->flags;
+#else
+	struct task_struct *task = (void *)bpf_get_current_task();
+	u32 flags = 0;
+
+	to->tgid = bpf_get_current_pid_tgid() >> 32;
+	to->uid = bpf_get_current_uid_gid();
+	bpf_get_current_comm(comm, COMM_LEN);
+	bpf_probe_read_kernel(&to->exit_code, sizeof(u32), &task->exit_code);
+	bpf_probe_read_kernel(&flags, sizeof(u32), &task->flags);
+	return flags;
+#endif
+}
+
+/* Early 5.10 kept the cgroup in a tagged union; without the member, no cgroup. */
+static __always_inline u64 cgroup_of(struct tcp_sock *tp)
+{
+#ifdef HAS_tcp_sock_sk_cgroup
+	struct cgroup *cgroup = tp->sk_cgroup;
+
+	return cgroup ? cgroup->kn->id : 0;
+#else
+	return 0;
+#endif
+}
+
+static __always_inline bool is_mptcp_subflow(struct tcp_sock *tp)
+{
+#ifdef HAS_tcp_sock_is_mptcp
+	return tp->is_mptcp & 1;
+#else
+	return false;
+#endif
+}
+
+#endif

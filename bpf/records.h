@@ -1,0 +1,193 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * The wire format: everything the kernel side says crosses here, and nothing
+ * else does. This file parses on its own, without kernel types, so that a test
+ * can compile it with cc and compare every offset with tracer/wire.py.
+ *
+ * A record carries evidence, never a verdict: counters, flags and times as the
+ * kernel held them at the moment named. Python decides (tracer/classify.py), so
+ * a recording can be judged again by a later version.
+ *
+ * All records have one size. The resident decodes everything that has arrived
+ * in the ring as one strided array, without walking it record by record.
+ *
+ * Times are CLOCK_MONOTONIC nanoseconds; 0 means "never seen". Ports and
+ * addresses: ports in host order, addresses as 16 bytes, IPv4 mapped into
+ * ::ffff:0:0/96. Names are the kernel's own bytes, untrusted.
+ */
+#ifndef FOURWAVE_RECORDS_H
+#define FOURWAVE_RECORDS_H
+
+#define WIRE_VERSION 1
+#define COMM_LEN 16
+
+typedef unsigned char fw_u8;
+typedef unsigned short fw_u16;
+typedef unsigned int fw_u32;
+typedef unsigned long long fw_u64;
+
+enum record_type {
+	RECORD_CLOSE = 1, /* a socket reached TCP_CLOSE: the whole record */
+	RECORD_RESET = 2, /* a RST we sent after the close's own record had left:
+			   * only cookie, closed_ns and the rst_* fields mean anything */
+};
+
+/* conn_record.flags */
+enum conn_flag {
+	CONN_OPENED_ACTIVE = 1 << 0,  /* CLOSE->SYN_SENT was seen */
+	CONN_OPENED_PASSIVE = 1 << 1, /* LISTEN->SYN_RECV was seen */
+	CONN_GAP = 1 << 2,	      /* a transition of this socket was missed */
+	CONN_MPTCP_SUBFLOW = 1 << 3,
+	CONN_CLOSE_OWNED = 1 << 4,    /* a process held the socket lock at CLOSE */
+	CONN_FIN_ACKED_OWNED = 1 << 5, /* the same at FIN_WAIT1->FIN_WAIT2: the
+					* segment may come from the backlog */
+	CONN_EMITTED = 1 << 6,	      /* the record has left; RECORD_RESET may follow */
+	CONN_RESET_MAY_FOLLOW = 1 << 7, /* emitted early: a RECORD_RESET may amend it */
+	CONN_CLOSED_ON_DESTROY = 1 << 8, /* CLOSE itself was missed, tcp_destroy_sock told */
+};
+
+/* What sk->sk_socket->file was when somebody acted on the socket. */
+enum file_ref {
+	FILE_NONE = 0,	/* no struct socket: never accepted, or already orphaned */
+	FILE_ALIVE = 1, /* still referenced: shutdown(), connect(AF_UNSPEC) */
+	FILE_DEAD = 2,	/* last reference dropped: close() or process exit */
+};
+
+/* actor.flags */
+enum actor_flag {
+	ACTOR_VALID = 1 << 0,
+	ACTOR_EXITING = 1 << 1, /* PF_EXITING: the kernel closes for a dying process */
+	ACTOR_KTHREAD = 1 << 2, /* PF_KTHREAD: a worker acts for somebody unknown */
+	ACTOR_IN_SOFTIRQ = 1 << 3, /* not the lock owner: current is a bystander */
+};
+
+/* conn_record.rst_flags */
+enum rst_flag {
+	RST_SENT_ACTIVE = 1 << 0, /* tcp_send_active_reset: skb == NULL */
+	RST_SENT_REPLY = 1 << 1,  /* tcp_v4/6_send_reset: answers a segment */
+	RST_SENT_AFTER_CLOSE = 1 << 2, /* sk_state was already TCP_CLOSE */
+	RST_RECEIVED = 1 << 3,	  /* tcp_receive_reset fired (also on data after close) */
+	RST_HAS_REASON = 1 << 4,  /* this kernel passes enum sk_rst_reason */
+};
+
+/* Values of conn_record.tw_substate besides TCP_FIN_WAIT2 (5) and TCP_TIME_WAIT (6). */
+enum tw_lookup {
+	TW_NONE = 0,	    /* the hash bucket was walked: no mini-socket */
+	TW_NOT_LOOKED = 255, /* no reason to look, or the walk could not end */
+};
+
+struct actor {
+	fw_u32 tgid;
+	fw_u32 uid;
+	fw_u32 exit_code; /* task_struct.exit_code; means something with ACTOR_EXITING */
+	fw_u8 flags;	  /* enum actor_flag */
+	fw_u8 file_ref;	  /* enum file_ref */
+	fw_u8 shutdown;	  /* sk_shutdown at that moment: 1 RCV, 2 SEND */
+	fw_u8 pad;
+	fw_u8 comm[COMM_LEN];
+};
+
+/* What the sequence space and the segment counters were at one moment. */
+struct tcp_counts {
+	fw_u32 segs_in;
+	fw_u32 segs_out;
+	fw_u32 data_segs_in;
+	fw_u32 data_segs_out;
+	fw_u32 total_retrans;
+	fw_u32 rcv_nxt;
+	fw_u32 rcv_unacked; /* rcv_nxt - rcv_wup: received, not yet acknowledged by any segment */
+	fw_u32 unsent;	    /* write_seq - snd_nxt */
+	fw_u32 unacked;	    /* snd_nxt - snd_una */
+	fw_u32 snd_wnd;
+};
+
+struct conn_record {
+	fw_u32 type;  /* enum record_type */
+	fw_u32 flags; /* enum conn_flag */
+	fw_u64 cookie; /* the socket's: joins RECORD_RESET to its close */
+
+	fw_u64 opened_ns;	/* connect(), or the handshake's last ACK */
+	fw_u64 established_ns;
+	fw_u64 fin_received_ns; /* ->CLOSE_WAIT, ->CLOSING, FIN_WAIT2->CLOSE with SOCK_DONE */
+	fw_u64 fin_sent_ns;	/* ->FIN_WAIT1, ->LAST_ACK: the FIN was queued */
+	fw_u64 fin_acked_ns;	/* FIN_WAIT1->FIN_WAIT2 */
+	fw_u64 reclosed_ns;	/* self transition: close() after shutdown() */
+	fw_u64 rst_sent_ns;
+	fw_u64 rst_received_ns;
+	fw_u64 closed_ns;
+	fw_u64 fin_acked_clock_ns; /* tcp_clock_cache at FIN_WAIT1->FIN_WAIT2 */
+	fw_u64 closed_clock_ns;	   /* tcp_clock_cache at CLOSE: equal = the same skb did both */
+
+	fw_u64 bytes_sent;     /* payload, retransmissions included */
+	fw_u64 bytes_retrans;
+	fw_u64 bytes_received; /* the FIN counts one */
+	fw_u64 cgroup_id;      /* kernfs id of the socket's cgroup v2, 0 unknown */
+
+	fw_u8 saddr[16];
+	fw_u8 daddr[16];
+	fw_u16 lport;
+	fw_u16 rport;
+	fw_u32 netns; /* inum */
+	fw_u32 uid;   /* sk_uid */
+
+	fw_u16 states_seen; /* mask of 1 << state */
+	fw_u8 family;	    /* 4 or 6; IPv4-mapped is 4 */
+	fw_u8 state;	    /* last state stored by the tracer (TCP_CLOSE here) */
+	fw_u8 old_state;    /* the state before CLOSE */
+	fw_u8 sk_shutdown;  /* at CLOSE, before tcp_done() sets 3 */
+	fw_u8 sk_flags;	    /* at CLOSE, bits: DEAD 0, DONE 1, KEEPOPEN 3, LINGER 4 */
+	fw_u8 tw_substate;  /* 5, 6 or enum tw_lookup */
+	fw_u32 sk_err;
+	fw_u32 sk_err_soft;
+	fw_u32 lingertime_jiffies; /* saturated */
+	fw_u32 user_timeout_ms;
+	fw_u32 unread;	    /* rcv_nxt - copied_seq at CLOSE; an unread FIN counts one */
+	int linger2;	    /* TCP_LINGER2 in jiffies; negative: no FIN_WAIT2 */
+	fw_u8 probes_out;
+	fw_u8 retransmits;
+	fw_u8 rst_flags; /* enum rst_flag */
+	fw_u8 rst_reason; /* enum sk_rst_reason of the running kernel */
+	fw_u8 rst_sent_state;	  /* sk_state when we sent it */
+	fw_u8 rst_received_state; /* sk_state when it came */
+	fw_u8 ack_pending;  /* icsk_ack at ->CLOSE_WAIT, "the peer's FIN in hand" */
+	fw_u8 ack_pingpong;
+	fw_u8 ack_quick;
+	fw_u8 pad[3];
+	fw_u32 ack_ato_jiffies;
+	fw_u32 dup_fin; /* 1: duplicate_sack[0] ends at the FIN: the peer repeated it */
+
+	struct tcp_counts at_fin_received; /* ->CLOSE_WAIT, ->CLOSING */
+	struct tcp_counts at_fin_sent;	   /* ->FIN_WAIT1, ->LAST_ACK */
+	struct tcp_counts at_fin_acked;	   /* FIN_WAIT1->FIN_WAIT2 */
+	struct tcp_counts at_close;
+
+	struct actor opener; /* who called connect() */
+	struct actor closer; /* who queued our FIN; else who was in the way of CLOSE */
+	fw_u8 close_actor_flags;    /* enum actor_flag at CLOSE itself */
+	fw_u8 close_actor_file_ref; /* enum file_ref at CLOSE itself */
+	fw_u8 pad2[6];
+};
+
+/*
+ * One slot per possible CPU in an mmapable array: the resident reads them
+ * without a system call. Each is a total since attach.
+ */
+struct counters {
+	fw_u64 closes;		 /* sockets seen to reach CLOSE */
+	fw_u64 emitted;		 /* records that left for the ring */
+	fw_u64 ring_full;	 /* closes lost: no room in the ring */
+	fw_u64 conn_map_full;	 /* closes lost: no room for the connection */
+	fw_u64 conn_create_failed; /* any event that found no room */
+	fw_u64 unknown_sockets;	 /* first seen after they were opened */
+	fw_u64 gaps;		 /* `old` differed from the stored state */
+	fw_u64 taken_over;	 /* events the twin handled: the first was interrupted */
+	fw_u64 resets_amended;	 /* RECORD_RESET sent */
+	fw_u64 reserved[7];
+};
+
+_Static_assert(sizeof(struct conn_record) == 464, "conn_record");
+_Static_assert(sizeof(struct actor) == 32, "actor");
+_Static_assert(sizeof(struct tcp_counts) == 40, "tcp_counts");
+_Static_assert(sizeof(struct counters) == 128, "counters");
+
+#endif

@@ -1,0 +1,598 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * How every TCP connection of this host ends: one record per closed socket.
+ *
+ * The programs are BTF-typed raw tracepoints (tp_btf): fields load directly,
+ * which keeps a run near a hundred nanoseconds. That matters for more than
+ * speed. __bpf_trace_run() refuses to run a program on a CPU where that program
+ * is already running, and TCP changes state in process context with softirqs
+ * enabled: a segment that arrives at the wrong nanosecond would go unseen.
+ * Every program here is therefore attached twice. The first sees all events
+ * but those that interrupt it; the twin sees these, and finds by the state
+ * stored in the connection that the first has already dealt with all others.
+ *
+ * A record holds evidence only. What it means is decided in Python.
+ */
+#include "records.h"
+#include "compat.h"
+
+#define PF_KTHREAD_OR_WORKER (0x00200000 | 0x00000020)
+#define PF_EXITING 0x00000004
+#define SK_FLAG_DEAD 1
+#define SK_FLAG_DONE 2
+#define RCV_SHUTDOWN 1
+#define SEND_SHUTDOWN 2
+#define SHUTDOWN_BOTH 3
+#define TW_BUCKET_STEPS 32
+
+/*
+ * One connection from its first event to tcp_destroy_sock, known by the
+ * socket's cookie: socket addresses are recycled at once, cookies never.
+ *
+ * Cookies are handed out in order, so cookie modulo SLOTS spreads well, and an
+ * array needs no hashing, no allocation and no lock. A connection whose slot
+ * another one holds goes to the hash, whose elements are allocated as they are
+ * needed; CONN_MAX only bounds them.
+ */
+struct slot {
+	struct conn_record conn;
+	u64 claims;  /* how many hold or try to take it */
+	u64 spilled; /* how many of its connections are in the hash */
+};
+BPF_ARRAY(slots, struct slot, SLOTS);
+BPF_F_TABLE("hash", u64, struct conn_record, conns, CONN_MAX, BPF_F_NO_PREALLOC);
+
+/* A connection that has seen nothing yet; too large for the stack. */
+BPF_ARRAY(blank, struct conn_record, 1);
+
+/* Closed connections on their way out. No wake-ups: the resident comes by. */
+BPF_RINGBUF_OUTPUT(closes, RING_PAGES);
+
+/* One slot per CPU, read by the resident through mmap. */
+BPF_F_TABLE("array", u32, struct counters, counts, CPU_SLOTS, BPF_F_MMAPABLE);
+
+/* A constant the loader writes into the instructions: 1 in the twin's copy. */
+static __always_inline bool is_twin(void)
+{
+	u64 twin;
+
+	asm volatile("%0 = 0x7477696e ll" : "=r"(twin));
+	return twin;
+}
+
+static __always_inline struct counters *counters(void)
+{
+	u32 cpu = bpf_get_smp_processor_id();
+
+	return counts.lookup(&cpu);
+}
+
+#define COUNT(field)                                                                               \
+	do {                                                                                       \
+		struct counters *slot = counters();                                                \
+		if (slot)                                                                          \
+			__sync_fetch_and_add(&slot->field, 1);                                     \
+	} while (0)
+
+static __always_inline void take_counts(struct tcp_counts *to, struct tcp_sock *tp)
+{
+	u32 rcv_nxt = tp->rcv_nxt, snd_nxt = tp->snd_nxt;
+
+	to->segs_in = tp->segs_in;
+	to->segs_out = tp->segs_out;
+	to->data_segs_in = tp->data_segs_in;
+	to->data_segs_out = tp->data_segs_out;
+	to->total_retrans = tp->total_retrans;
+	to->rcv_nxt = rcv_nxt;
+	to->rcv_unacked = rcv_nxt - tp->rcv_wup;
+	to->unsent = tp->write_seq - snd_nxt;
+	to->unacked = snd_nxt - tp->snd_una;
+	to->snd_wnd = tp->snd_wnd;
+}
+
+/* Who is running. Only meaningful while a process holds the socket lock. */
+static __always_inline void take_actor(struct actor *to, struct tcp_sock *tp)
+{
+	u32 flags = take_task(to);
+
+	to->flags = ACTOR_VALID | (flags & PF_EXITING ? ACTOR_EXITING : 0) |
+		    (flags & PF_KTHREAD_OR_WORKER ? ACTOR_KTHREAD : 0) |
+		    (tp->lock_owned ? 0 : ACTOR_IN_SOFTIRQ);
+	to->file_ref = file_ref_of(tp);
+	to->shutdown = tp->sk_shutdown;
+}
+
+/*
+ * When this change happened. Reading the clock costs as much as all else in a
+ * run; while TCP handles a segment its own reading, made for the segment in
+ * hand, is as good: tcp_mstamp_refresh() at the start of tcp_rcv_established()
+ * and tcp_rcv_state_process(). Everything a process or a timer does is not a
+ * segment. A child in SYN_RECV has no reading yet; its next event has.
+ */
+static __always_inline u64 time_of(struct tcp_sock *tp, int old, int new)
+{
+	u64 segment_ns = tp->tcp_clock_cache;
+	bool by_segment;
+
+	switch (new) {
+	case TCP_SYN_RECV:
+		return 0;
+	case TCP_ESTABLISHED:
+	case TCP_FIN_WAIT2:
+	case TCP_CLOSE_WAIT:
+	case TCP_CLOSING:
+		by_segment = old != new;
+		break;
+	case TCP_CLOSE:
+		by_segment = !tp->sk_err && tp->snd_una == tp->write_seq &&
+			     (old == TCP_LAST_ACK || old == TCP_CLOSING ||
+			      (old == TCP_FIN_WAIT2 && tp->skc_flags & SK_FLAG_DONE));
+		break;
+	default:
+		by_segment = false;
+	}
+	return by_segment && segment_ns ? segment_ns : bpf_ktime_get_ns();
+}
+
+static __always_inline void take_v4(u8 *to, u32 addr)
+{
+	u32 *words = (u32 *)to;
+
+	words[0] = 0;
+	words[1] = 0;
+	words[2] = bpf_htonl(0xffff);
+	words[3] = addr;
+}
+
+static __always_inline void take_v6(u8 *to, u32 *from)
+{
+	u32 *words = (u32 *)to;
+
+	words[0] = from[0];
+	words[1] = from[1];
+	words[2] = from[2];
+	words[3] = from[3];
+}
+
+static __always_inline bool is_v4_mapped(u8 *addr)
+{
+	u32 *words = (u32 *)addr;
+
+	return words[0] == 0 && words[1] == 0 && words[2] == bpf_htonl(0xffff);
+}
+
+static __always_inline void take_tuple(struct conn_record *conn, struct tcp_sock *tp)
+{
+	if (tp->skc_family == AF_INET) {
+		take_v4(conn->saddr, tp->skc_rcv_saddr);
+		take_v4(conn->daddr, tp->skc_daddr);
+		conn->family = 4;
+	}
+#ifdef HAS_tcp_sock_skc_v6_daddr
+	else {
+		take_v6(conn->saddr, tp->skc_v6_rcv_saddr);
+		take_v6(conn->daddr, tp->skc_v6_daddr);
+		conn->family = is_v4_mapped(conn->daddr) ? 4 : 6;
+	}
+#endif
+	/* Not skc_num: tcp_set_state() has put the port by now. */
+	conn->lport = bpf_ntohs(tp->inet_sport);
+	conn->rport = bpf_ntohs(tp->skc_dport);
+	conn->netns = tp->skc_net->inum;
+}
+
+/*
+ * Was a TIME_WAIT mini-socket made? tcp_time_wait() hashes it into the
+ * socket's own bucket before tcp_done() leads to CLOSE, so it is there now.
+ * The bucket is an array behind a plain pointer: probe reads, on this path only.
+ */
+static __always_inline u8 find_time_wait(struct tcp_sock *tp)
+{
+#ifdef HAS_net_hashinfo
+	struct inet_hashinfo *hashinfo = tp->skc_net->hashinfo;
+	u32 hash = tp->skc_hash;
+	u64 bucket = (u64)hashinfo->ehash + (u64)(hash & hashinfo->ehash_mask) * sizeof(u64);
+	struct inet_timewait_sock tw = {};
+	u64 node = 0;
+	int i;
+
+	if (bpf_probe_read_kernel(&node, sizeof(node), (void *)bucket))
+		return TW_NOT_LOOKED;
+	for (i = 0; i < TW_BUCKET_STEPS; i++) {
+		if (node & 1)
+			return TW_NONE;
+		node -= offsetof(struct inet_timewait_sock, skc_nulls_node);
+		if (bpf_probe_read_kernel(&tw, sizeof(tw), (void *)node))
+			return TW_NOT_LOOKED;
+		if (tw.skc_state == TCP_TIME_WAIT && tw.skc_hash == hash &&
+		    tw.skc_dport == tp->skc_dport && tw.skc_daddr == tp->skc_daddr)
+			return tw.tw_substate;
+		node = tw.skc_nulls_node;
+	}
+#endif
+	return TW_NOT_LOOKED;
+}
+
+static __always_inline void take_delayed_ack(struct conn_record *conn, struct tcp_sock *tp)
+{
+	conn->ack_pending = tp->ack_pending;
+	conn->ack_pingpong = tp->ack_pingpong;
+	conn->ack_quick = tp->ack_quick;
+	conn->ack_ato_jiffies = tp->ack_ato;
+}
+
+static __always_inline void take_end(struct conn_record *conn, struct tcp_sock *tp, int old,
+				     u64 now)
+{
+	u64 lingertime = tp->sk_lingertime;
+
+	conn->closed_ns = now;
+	conn->closed_clock_ns = tp->tcp_clock_cache;
+	conn->old_state = old;
+	conn->sk_shutdown = tp->sk_shutdown;
+	conn->sk_flags = tp->skc_flags;
+	conn->sk_err = tp->sk_err;
+	conn->sk_err_soft = tp->sk_err_soft;
+	conn->lingertime_jiffies = lingertime > 0xffffffff ? 0xffffffff : lingertime;
+	conn->user_timeout_ms = tp->icsk_user_timeout;
+	conn->linger2 = tp->linger2;
+	conn->probes_out = tp->icsk_probes_out;
+	conn->retransmits = tp->icsk_retransmits;
+	/* __tcp_close() drained the queue already but never moves copied_seq. */
+	conn->unread = tp->rcv_nxt - tp->copied_seq;
+	conn->bytes_sent = tp->bytes_sent;
+	conn->bytes_retrans = tp->bytes_retrans;
+	conn->bytes_received = tp->bytes_received;
+	conn->cgroup_id = cgroup_of(tp);
+	conn->uid = tp->sk_uid;
+	if (is_mptcp_subflow(tp))
+		conn->flags |= CONN_MPTCP_SUBFLOW;
+	take_tuple(conn, tp);
+}
+
+static __always_inline void on_close(struct conn_record *conn, struct tcp_sock *tp, int old,
+				     u64 now)
+{
+	take_end(conn, tp, old, now);
+	conn->tw_substate = TW_NOT_LOOKED;
+	if (old == TCP_FIN_WAIT2 || old == TCP_CLOSING)
+		conn->tw_substate = find_time_wait(tp);
+	if (old == TCP_FIN_WAIT2 && conn->sk_flags & SK_FLAG_DONE)
+		conn->fin_received_ns = now;
+	if (tp->lock_owned)
+		conn->flags |= CONN_CLOSE_OWNED;
+	conn->close_actor_file_ref = file_ref_of(tp);
+	COUNT(closes);
+}
+
+static __always_inline void emit(struct conn_record *conn)
+{
+	conn->type = RECORD_CLOSE;
+	conn->flags |= CONN_EMITTED;
+	if (closes.ringbuf_output(conn, sizeof(*conn), BPF_RB_NO_WAKEUP))
+		COUNT(ring_full);
+	else
+		COUNT(emitted);
+}
+
+/*
+ * Most sockets are destroyed within the call that closed them, and a RST that
+ * belongs to the close is sent in between: those leave at tcp_destroy_sock,
+ * complete. A socket its application still holds could be destroyed hours
+ * later: it leaves now.
+ */
+static __always_inline bool is_held(struct conn_record *conn)
+{
+	if (conn->sk_flags & SK_FLAG_DEAD || conn->close_actor_file_ref == FILE_DEAD)
+		return false;
+	/* A never accepted child whose listener closes; one that was reset
+	 * stays in the accept queue until somebody takes it. */
+	return conn->close_actor_file_ref == FILE_ALIVE || conn->sk_err;
+}
+
+/* Held sockets a RST of ours can still follow: connect(AF_UNSPEC), and data
+ * for a direction that was shut (tcp_reset() first, then the answer). */
+static __always_inline bool reset_may_follow(struct conn_record *conn)
+{
+	if (conn->sk_err)
+		return conn->sk_shutdown & RCV_SHUTDOWN;
+	return conn->flags & CONN_CLOSE_OWNED &&
+	       conn->old_state != TCP_LAST_ACK && conn->old_state != TCP_SYN_SENT;
+}
+
+static __always_inline void emit_if_held(struct conn_record *conn)
+{
+	if (!is_held(conn))
+		return;
+	if (!conn->rst_sent_ns && reset_may_follow(conn))
+		conn->flags |= CONN_RESET_MAY_FOLLOW;
+	emit(conn);
+}
+
+static __always_inline struct conn_record *conn_find(u64 cookie)
+{
+	u32 index = cookie & (SLOTS - 1);
+	struct slot *slot;
+
+	if (!cookie)
+		return NULL;
+	slot = slots.lookup(&index);
+	if (!slot)
+		return NULL;
+	if (slot->conn.cookie == cookie)
+		return &slot->conn;
+	/* Nearly always nothing there, and the hash is cold memory. */
+	return slot->spilled ? conns.lookup(&cookie) : NULL;
+}
+
+/*
+ * Whoever reads back its own claim alone owns the slot. Two that try at once
+ * may both step back, never both go on; stepping back leads to the hash.
+ */
+static __always_inline struct conn_record *slot_take(u64 cookie)
+{
+	u32 index = cookie & (SLOTS - 1);
+	struct slot *slot = slots.lookup(&index);
+
+	if (!slot || slot->claims)
+		return NULL;
+	__sync_fetch_and_add(&slot->claims, 1);
+	if (*(volatile u64 *)&slot->claims != 1) {
+		__sync_fetch_and_add(&slot->claims, -1);
+		return NULL;
+	}
+	__builtin_memset(&slot->conn, 0, sizeof(slot->conn));
+	return &slot->conn;
+}
+
+static __always_inline struct conn_record *conn_spill(u64 cookie)
+{
+	u32 index = cookie & (SLOTS - 1);
+	int first = 0;
+	struct conn_record *zero = blank.lookup(&first);
+	struct slot *slot = slots.lookup(&index);
+
+	if (!zero || !slot || conns.update(&cookie, zero))
+		return NULL;
+	__sync_fetch_and_add(&slot->spilled, 1);
+	return conns.lookup(&cookie);
+}
+
+static __always_inline struct conn_record *conn_create(u64 cookie)
+{
+	struct conn_record *conn = slot_take(cookie);
+
+	if (!conn)
+		conn = conn_spill(cookie);
+	if (conn)
+		conn->cookie = cookie;
+	return conn;
+}
+
+/* The twin of on_destroy_sock finds nothing any more: the cookie goes first. */
+static __always_inline void conn_release(struct conn_record *conn)
+{
+	u64 cookie = conn->cookie;
+	u32 index = cookie & (SLOTS - 1);
+	struct slot *slot = slots.lookup(&index);
+
+	if (!slot)
+		return;
+	if (slot->conn.cookie == cookie) {
+		slot->conn.cookie = 0;
+		__sync_fetch_and_add(&slot->claims, -1);
+	} else if (!conns.delete(&cookie)) {
+		__sync_fetch_and_add(&slot->spilled, -1);
+	}
+}
+
+/* An opening event. A socket that connects again keeps its cookie. */
+static __always_inline struct conn_record *conn_open(struct conn_record *conn, u64 cookie, int new)
+{
+	if (conn)
+		conn_release(conn);
+	conn = conn_create(cookie);
+	if (!conn)
+		return NULL;
+	conn->flags = new == TCP_SYN_SENT ? CONN_OPENED_ACTIVE : CONN_OPENED_PASSIVE;
+	return conn;
+}
+
+/* A socket met in mid-life: opened before we were attached. */
+static __always_inline struct conn_record *conn_late(u64 cookie, int old)
+{
+	struct conn_record *conn = conn_create(cookie);
+
+	if (!conn)
+		return NULL;
+	conn->states_seen = 1 << old;
+	conn->state = old;
+	COUNT(unknown_sockets);
+	return conn;
+}
+
+/* What the change means for the record: when, and which counters and whose
+ * name belong to that moment. One copy of the reading code serves them all. */
+static __always_inline void on_new_state(struct conn_record *conn, struct tcp_sock *tp, int old,
+					 int new, u64 now)
+{
+	struct tcp_counts *moment = NULL;
+	struct actor *actor = NULL;
+
+	switch (new) {
+	case TCP_SYN_SENT:
+		actor = &conn->opener;
+		conn->opened_ns = now;
+		break;
+	case TCP_ESTABLISHED:
+		conn->established_ns = now;
+		if (old == TCP_SYN_RECV)
+			conn->opened_ns = now;
+		break;
+	case TCP_FIN_WAIT1:
+	case TCP_LAST_ACK:
+		/* The FIN is queued here, in the process that asked for it. */
+		conn->fin_sent_ns = now;
+		conn->dup_fin = tp->dup_sack_end == tp->rcv_nxt;
+		moment = &conn->at_fin_sent;
+		actor = &conn->closer;
+		break;
+	case TCP_FIN_WAIT2:
+		conn->fin_acked_ns = now;
+		conn->fin_acked_clock_ns = tp->tcp_clock_cache;
+		if (tp->lock_owned)
+			conn->flags |= CONN_FIN_ACKED_OWNED;
+		moment = &conn->at_fin_acked;
+		break;
+	case TCP_CLOSE_WAIT:
+	case TCP_CLOSING:
+		conn->fin_received_ns = now;
+		take_delayed_ack(conn, tp);
+		moment = &conn->at_fin_received;
+		break;
+	case TCP_CLOSE:
+		on_close(conn, tp, old, now);
+		moment = &conn->at_close;
+		if (conn->flags & CONN_CLOSE_OWNED && !(conn->closer.flags & ACTOR_VALID))
+			actor = &conn->closer;
+		break;
+	}
+	if (moment)
+		take_counts(moment, tp);
+	if (actor)
+		take_actor(actor, tp);
+	if (new == TCP_CLOSE)
+		emit_if_held(conn);
+}
+
+static __always_inline void count_no_room(int new)
+{
+	COUNT(conn_create_failed);
+	if (new == TCP_CLOSE) {
+		COUNT(closes);
+		COUNT(conn_map_full);
+	}
+}
+
+int on_set_state(u64 *ctx)
+{
+	struct sock *sk = (struct sock *)ctx[0];
+	int old = ctx[1], new = ctx[2];
+	bool opening = new == TCP_SYN_SENT || (old == TCP_LISTEN && new == TCP_SYN_RECV);
+	struct conn_record *conn;
+	struct tcp_sock *tp;
+	u64 now;
+
+	if (new == TCP_LISTEN || (old == TCP_LISTEN && !opening) || (old == TCP_CLOSE && !opening))
+		return 0;
+	conn = conn_find(sk->skc_cookie);
+	/* The other copy was here first: see the top of the file. */
+	if (conn && conn->state == new && (old != new || conn->reclosed_ns))
+		return 0;
+	/* NULL for what is not TCP: MPTCP's own socket, DCCP. */
+	tp = bpf_skc_to_tcp_sock(sk);
+	if (!tp)
+		return 0;
+	if (opening)
+		conn = conn_open(conn, bpf_get_socket_cookie(sk), new);
+	else if (!conn)
+		conn = conn_late(bpf_get_socket_cookie(sk), old);
+	if (!conn) {
+		count_no_room(new);
+		return 0;
+	}
+	if (is_twin())
+		COUNT(taken_over);
+	if (!opening && conn->state != old) {
+		conn->flags |= CONN_GAP;
+		COUNT(gaps);
+	}
+	conn->state = new;
+	conn->states_seen |= 1 << new;
+	now = time_of(tp, old, new);
+	if (old != new)
+		on_new_state(conn, tp, old, new, now);
+	else
+		conn->reclosed_ns = now; /* close() after shutdown() */
+	return 0;
+}
+
+/* The record has left without this RST: send what the judge needs to join it. */
+static __always_inline void amend(struct conn_record *conn)
+{
+	conn->type = RECORD_RESET;
+	if (!closes.ringbuf_output(conn, sizeof(*conn), BPF_RB_NO_WAKEUP))
+		COUNT(resets_amended);
+	conn->type = RECORD_CLOSE;
+}
+
+/*
+ * The connection of a full socket. A RST may also concern no socket at all
+ * (NULL), a mini-socket or a request; a mini-socket bears the cookie of the
+ * socket it replaced, whose own end this is not.
+ */
+static __always_inline struct conn_record *conn_of(struct sock *sk)
+{
+	u8 state;
+
+	if (!sk)
+		return NULL;
+	state = sk->skc_state;
+	if (state == TCP_TIME_WAIT || state == TCP_NEW_SYN_RECV)
+		return NULL;
+	return conn_find(sk->skc_cookie);
+}
+
+/* (sk, skb, reason); skb == NULL means nothing asked for this RST but
+ * ourselves. The first RST is the one that counts, so the twin may run for the
+ * same event. */
+int on_send_reset(u64 *ctx)
+{
+	struct conn_record *conn = conn_of((struct sock *)ctx[0]);
+
+	if (!conn || conn->rst_sent_ns)
+		return 0;
+	conn->rst_sent_ns = bpf_ktime_get_ns();
+	conn->rst_sent_state = conn->state;
+	conn->rst_flags |= (ctx[1] ? RST_SENT_REPLY : RST_SENT_ACTIVE) |
+			   (conn->state == TCP_CLOSE ? RST_SENT_AFTER_CLOSE : 0);
+#ifdef HAS_RST_REASON
+	conn->rst_flags |= RST_HAS_REASON;
+	conn->rst_reason = ctx[2];
+#endif
+	if (conn->flags & CONN_EMITTED)
+		amend(conn);
+	return 0;
+}
+
+int on_receive_reset(u64 *ctx)
+{
+	struct conn_record *conn = conn_of((struct sock *)ctx[0]);
+
+	if (!conn || conn->rst_received_ns)
+		return 0;
+	conn->rst_received_ns = bpf_ktime_get_ns();
+	conn->rst_received_state = conn->state;
+	conn->rst_flags |= RST_RECEIVED;
+	return 0;
+}
+
+int on_destroy_sock(u64 *ctx)
+{
+	struct conn_record *conn = conn_of((struct sock *)ctx[0]);
+
+	if (!conn)
+		return 0;
+	if (!(conn->flags & CONN_EMITTED)) {
+		if (conn->state != TCP_CLOSE) {
+			/* A socket is destroyed in CLOSE only: that change was missed. */
+			conn->flags |= CONN_GAP | CONN_CLOSED_ON_DESTROY;
+			conn->closed_ns = bpf_ktime_get_ns();
+			COUNT(gaps);
+			COUNT(closes);
+		}
+		emit(conn);
+	}
+	conn_release(conn);
+	return 0;
+}
