@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The three bpf(2) commands the loader needs, by plain system call.
+
+BCC compiles but cannot load BTF-typed raw tracepoints, and libbpf's own loading functions
+change their signatures between versions; the system call does not.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import platform
+
+__all__ = ("LoadError", "attach_raw_tracepoint", "load_tracing")
+
+_NR_BPF = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "s390x": 351, "ppc64le": 361}
+_PROG_LOAD, _RAW_TRACEPOINT_OPEN = 5, 17
+_PROG_TYPE_TRACING, _TRACE_RAW_TP = 26, 23
+_LOG_BYTES = 1 << 20
+
+
+class LoadError(OSError):
+    """The kernel refused a program; `log` is what the verifier said."""
+
+    def __init__(self, code: int, what: str, log: str = "") -> None:
+        super().__init__(code, os.strerror(code), what)
+        self.log = log
+
+
+class _ProgLoad(ctypes.Structure):
+    # union bpf_attr as BPF_PROG_LOAD reads it: include/uapi/linux/bpf.h
+    _fields_ = [
+        ("prog_type", ctypes.c_uint32),
+        ("insn_cnt", ctypes.c_uint32),
+        ("insns", ctypes.c_uint64),
+        ("license", ctypes.c_uint64),
+        ("log_level", ctypes.c_uint32),
+        ("log_size", ctypes.c_uint32),
+        ("log_buf", ctypes.c_uint64),
+        ("kern_version", ctypes.c_uint32),
+        ("prog_flags", ctypes.c_uint32),
+        ("prog_name", ctypes.c_char * 16),
+        ("prog_ifindex", ctypes.c_uint32),
+        ("expected_attach_type", ctypes.c_uint32),
+        ("prog_btf_fd", ctypes.c_uint32),
+        ("func_info_rec_size", ctypes.c_uint32),
+        ("func_info", ctypes.c_uint64),
+        ("func_info_cnt", ctypes.c_uint32),
+        ("line_info_rec_size", ctypes.c_uint32),
+        ("line_info", ctypes.c_uint64),
+        ("line_info_cnt", ctypes.c_uint32),
+        ("attach_btf_id", ctypes.c_uint32),
+    ]
+
+
+class _RawTracepoint(ctypes.Structure):
+    _fields_ = [("name", ctypes.c_uint64), ("prog_fd", ctypes.c_uint32), ("pad", ctypes.c_uint32)]
+
+
+def load_tracing(name: str, instructions: bytes, attach_btf_id: int) -> int:
+    """Load a BTF-typed raw tracepoint program (5.5 and later); return its descriptor.
+
+    Raises LoadError with the verifier's log. The log is asked for only after a refusal:
+    writing it costs the verifier more than the verdict.
+    """
+    try:
+        return _load(name, instructions, attach_btf_id, None)
+    except LoadError as error:
+        if error.errno == errno.EPERM:
+            raise
+    return _load(name, instructions, attach_btf_id, ctypes.create_string_buffer(_LOG_BYTES))
+
+
+def attach_raw_tracepoint(name: str, prog_fd: int) -> int:
+    """Attach a loaded tracing program to its tracepoint; return the link. Raises LoadError."""
+    return _bpf(_RAW_TRACEPOINT_OPEN, _RawTracepoint(0, prog_fd, 0), f"attach {name}")
+
+
+def _load(
+    name: str, instructions: bytes, attach_btf_id: int, log: ctypes.Array[ctypes.c_char] | None
+) -> int:
+    code = ctypes.create_string_buffer(instructions, len(instructions))
+    licence = ctypes.create_string_buffer(b"GPL")
+    attr = _ProgLoad(
+        prog_type=_PROG_TYPE_TRACING,
+        insn_cnt=len(instructions) // 8,
+        insns=ctypes.addressof(code),
+        license=ctypes.addressof(licence),
+        prog_name=name.encode()[:15],
+        expected_attach_type=_TRACE_RAW_TP,
+        attach_btf_id=attach_btf_id,
+    )
+    if log is not None:
+        attr.log_level, attr.log_size, attr.log_buf = 1, _LOG_BYTES, ctypes.addressof(log)
+    try:
+        return _bpf(_PROG_LOAD, attr, f"load {name}")
+    except LoadError as error:
+        error.log = log.value.decode(errors="replace") if log is not None else ""
+        raise
+
+
+def _bpf(command: int, attr: ctypes.Structure, what: str) -> int:
+    number = _NR_BPF.get(platform.machine())
+    if number is None:
+        raise LoadError(errno.ENOSYS, f"bpf(2) on {platform.machine()}")
+    libc = ctypes.CDLL(None, use_errno=True)
+    # cmd, attr, size: the variadic tail must be longs.
+    result = int(
+        libc.syscall(
+            ctypes.c_long(number),
+            ctypes.c_long(command),
+            ctypes.byref(attr),
+            ctypes.c_long(ctypes.sizeof(attr)),
+        )
+    )
+    if result < 0:
+        raise LoadError(ctypes.get_errno(), what)
+    return result

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Paths of cgroups by their kernfs id, asked of the kernel by file handle."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from pathlib import Path
+
+__all__ = ("CgroupPaths",)
+
+_FILEID_KERNFS = 0xFE  # include/linux/exportfs.h: the handle is the 64-bit id itself
+
+
+class _FileHandle(ctypes.Structure):
+    _fields_ = [
+        ("handle_bytes", ctypes.c_uint32),
+        ("handle_type", ctypes.c_int32),
+        ("id", ctypes.c_uint64),
+    ]
+
+
+class CgroupPaths:
+    """Looks cgroups up below the first cgroup2 mount; without one, knows none."""
+
+    def __init__(self) -> None:
+        self._mount = _cgroup2_mount()
+        self._libc = ctypes.CDLL(None, use_errno=True)
+        self._fd = os.open(self._mount, os.O_RDONLY | os.O_DIRECTORY) if self._mount else -1
+
+    def path(self, cgroup_id: int) -> str | None:
+        """Return the path within the hierarchy, None when it is gone or cannot be asked for."""
+        if self._fd < 0 or not cgroup_id:
+            return None
+        handle = _FileHandle(8, _FILEID_KERNFS, cgroup_id)
+        fd = self._libc.open_by_handle_at(self._fd, ctypes.byref(handle), os.O_PATH)
+        if fd < 0:
+            return None
+        try:
+            # Bytes: a cgroup's name is anybody's bytes.
+            target = os.readlink(f"/proc/self/fd/{fd}".encode())
+        finally:
+            os.close(fd)
+        path = target.removeprefix(os.fsencode(self._mount or "")) or b"/"
+        return path.decode("utf-8", "backslashreplace")
+
+    def close(self) -> None:
+        """Let go of the mount."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+def _cgroup2_mount() -> str | None:
+    for line in Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines():
+        left, _, right = line.partition(" - ")
+        if right.startswith("cgroup2 "):
+            return left.split()[4].encode().decode("unicode_escape")
+    return None

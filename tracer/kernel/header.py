@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""BTF → C: the few kernel structures the programs read, at this kernel's own offsets.
+
+Each generated structure holds only the members named in STRUCTS, every one in an anonymous
+struct of a union with padding before it, so members keep their real offsets, unions and
+bitfields included, and nothing else of the kernel's headers is needed. A member an older or
+newer kernel lacks leaves no ``HAS_struct_member`` macro; the C side falls back by #ifdef.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from .btf import Btf, BtfError, Member
+
+__all__ = ("MEMBERS", "kernel_types")
+
+Resolve = Callable[[str, str], "Member | None"]
+
+_SOCK = "inet_conn.icsk_inet.sk."
+_COMMON = _SOCK + "__sk_common."
+_INET = "inet_conn.icsk_inet."
+_ICSK = "inet_conn."
+
+# struct -> member name in our C -> path in BTF. A trailing "?" marks what some kernels lack.
+MEMBERS: dict[str, dict[str, str]] = {
+    "tcp_sock": {
+        "skc_family": _COMMON + "skc_family",
+        "skc_hash": _COMMON + "skc_hash",
+        "skc_daddr": _COMMON + "skc_daddr",
+        "skc_rcv_saddr": _COMMON + "skc_rcv_saddr",
+        "skc_v6_daddr": _COMMON + "skc_v6_daddr?",
+        "skc_v6_rcv_saddr": _COMMON + "skc_v6_rcv_saddr?",
+        "skc_dport": _COMMON + "skc_dport",
+        "skc_flags": _COMMON + "skc_flags",
+        "skc_net": _COMMON + "skc_net.net",
+        "lock_owned": _SOCK + "sk_lock.owned",
+        "sk_socket": _SOCK + "sk_socket",
+        "sk_shutdown": _SOCK + "sk_shutdown",
+        "sk_err": _SOCK + "sk_err",
+        "sk_err_soft": _SOCK + "sk_err_soft",
+        "sk_lingertime": _SOCK + "sk_lingertime",
+        "sk_uid": _SOCK + "sk_uid",
+        "sk_cgroup": _SOCK + "sk_cgrp_data.cgroup?",
+        "inet_sport": _INET + "inet_sport",
+        "icsk_retransmits": _ICSK + "icsk_retransmits",
+        "icsk_probes_out": _ICSK + "icsk_probes_out",
+        "icsk_user_timeout": _ICSK + "icsk_user_timeout",
+        "ack_pending": _ICSK + "icsk_ack.pending",
+        "ack_quick": _ICSK + "icsk_ack.quick",
+        "ack_pingpong": _ICSK + "icsk_ack.pingpong",
+        "ack_ato": _ICSK + "icsk_ack.ato",
+        "rcv_nxt": "rcv_nxt",
+        "rcv_wup": "rcv_wup",
+        "copied_seq": "copied_seq",
+        "snd_una": "snd_una",
+        "snd_nxt": "snd_nxt",
+        "snd_wnd": "snd_wnd",
+        "write_seq": "write_seq",
+        "segs_in": "segs_in",
+        "segs_out": "segs_out",
+        "data_segs_in": "data_segs_in",
+        "data_segs_out": "data_segs_out",
+        "total_retrans": "total_retrans",
+        "bytes_sent": "bytes_sent",
+        "bytes_retrans": "bytes_retrans",
+        "bytes_received": "bytes_received",
+        "tcp_clock_cache": "tcp_clock_cache",
+        "linger2": "linger2",
+        "dup_sack_end": "duplicate_sack.end_seq",
+        "is_mptcp": "is_mptcp?",
+    },
+    # What every sock pointer has, mini-sockets and requests included.
+    "sock": {"skc_cookie": "__sk_common.skc_cookie", "skc_state": "__sk_common.skc_state"},
+    "socket": {"file": "file"},
+    "file": {"f_ref": "f_ref.refcnt?", "f_count": "f_count?"},
+    "net": {"inum": "ns.inum", "hashinfo": "ipv4.tcp_death_row.hashinfo?"},
+    "cgroup": {"kn": "kn"},
+    "kernfs_node": {"id": "id"},
+    "task_struct": {
+        "flags": "flags",
+        "exit_code": "exit_code",
+        "tgid": "tgid",
+        "comm": "comm",
+        "cred": "cred",
+    },
+    "cred": {"uid": "uid"},
+    "inet_hashinfo": {"ehash": "ehash", "ehash_mask": "ehash_mask"},
+    "inet_timewait_sock": {
+        "skc_nulls_node": "__tw_common.skc_nulls_node",
+        "skc_hash": "__tw_common.skc_hash",
+        "skc_state": "__tw_common.skc_state",
+        "skc_daddr": "__tw_common.skc_daddr",
+        "skc_dport": "__tw_common.skc_dport",
+        "skc_v6_daddr": "__tw_common.skc_v6_daddr?",
+        "tw_substate": "tw_substate",
+    },
+}
+
+# Byte arrays of 16 the programs copy word by word.
+_WORDS = frozenset({"skc_v6_daddr", "skc_v6_rcv_saddr", "comm"})
+_SIGNED = frozenset({"sk_err", "sk_err_soft", "linger2", "f_ref", "f_count", "exit_code"})
+_INTEGERS = {1: "u8", 2: "u16", 4: "u32", 8: "u64"}
+_SIGNED_INTEGERS = {1: "s8", 2: "s16", 4: "s32", 8: "s64"}
+
+
+def kernel_types(btf: Btf) -> str:
+    """Return the C text of every structure in MEMBERS for this kernel.
+
+    Raises BtfError naming the first required member that is missing.
+    """
+    return "\n".join(_struct(btf.member, name, members) for name, members in MEMBERS.items())
+
+
+def _struct(resolve: Resolve, name: str, members: dict[str, str]) -> str:
+    fields, macros = [], []
+    for field, path in members.items():
+        found = resolve(name, path.rstrip("?"))
+        if found is None and not path.endswith("?"):
+            raise BtfError(f"struct {name} has no member {path}: this kernel is not known yet")
+        if found is not None:
+            fields.append(_field(field, found))
+            macros.append(f"#define HAS_{name}_{field} 1")
+    return "\n".join((f"struct {name} {{\n\tunion {{", *fields, "\t};\n};", *macros, ""))
+
+
+# A member alone in a struct: padding up to it, then itself in its own size.
+def _field(field: str, member: Member) -> str:
+    if member.bit_size:
+        return _bitfield(field, member)
+    offset = member.bit_offset // 8
+    pad = f"u8 pad_{field}[{offset}]; " if offset else ""
+    return f"\t\tstruct {{ {pad}{_declaration(field, member)}; }};"
+
+
+# Bitfields are declared in the 32-bit word that holds them, as the kernel's own are.
+def _bitfield(field: str, member: Member) -> str:
+    word, bit = divmod(member.bit_offset, 32)
+    pad = f"u8 pad_{field}[{word * 4}]; " if word else ""
+    skip = f"u32 : {bit}; " if bit else ""
+    return f"\t\tstruct {{ {pad}{skip}u32 {field} : {member.bit_size}; }};"
+
+
+def _declaration(field: str, member: Member) -> str:
+    if member.pointee is not None:
+        target = "void" if member.pointee == "void" else f"struct {member.pointee}"
+        return f"{target} *{field}"
+    if field in _WORDS:
+        return f"u32 {field}[4]"
+    if field == "skc_nulls_node":
+        return f"u64 {field}"
+    table = _SIGNED_INTEGERS if field in _SIGNED else _INTEGERS
+    return f"{table[member.byte_size]} {field}"

@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Start the loader child, wait for its hand-over, and say in words what went wrong.
+
+Written so that a failure of any kind ends within the deadline: the child holds the only
+other end of the channel, so its death is the end of the stream.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from tracer.errors import HostError
+from tracer.kernel import handoff
+
+__all__ = ("Loader", "bpf_dir", "python_candidates")
+
+DEADLINE_S = 60.0  # an emulated guest takes 10 s; a healthy host 0.4 s
+_LOADER = Path(__file__).with_name("load.py")
+_INSTALL_BCC = (
+    "install the distribution's package: apt install python3-bpfcc (Debian, Ubuntu), "
+    "dnf install python3-bcc (Fedora, RHEL), pacman -S python-bcc (Arch)"
+)
+_REMEDIES = {
+    "privilege": "run it as root (sudo fourwave …), or with CAP_BPF and CAP_PERFMON",
+    "bcc_missing": _INSTALL_BCC,
+    "bcc_wrong": "that is the unrelated package named bcc on PyPI: pip uninstall bcc, then "
+    + _INSTALL_BCC,
+    "btf": "this needs a kernel built with CONFIG_DEBUG_INFO_BTF=y (every current distribution's "
+    "kernel is) and /sys mounted",
+    "compile": "please report it with the lines above, the kernel's release and BCC's version",
+    "load": "please report it with the lines above, the kernel's release and BCC's version",
+}
+_EPERM = (
+    "the kernel refuses BPF tracing here: check that the process is root in the host's own user "
+    "namespace (containers need CAP_BPF and CAP_PERFMON), and kernel lockdown: "
+    "cat /sys/kernel/security/lockdown must not say [confidentiality]"
+)
+_LEAVE_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What the loader handed over; the receiver owns the descriptors."""
+
+    manifest: dict[str, Any]
+    fds: dict[str, int]
+
+
+class Loader:
+    """One loader child under way. Start it early: it works while the caller imports."""
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        self._options = {**options, "bpf_dir": str(bpf_dir())}
+        self._candidates = python_candidates()
+        self._stack = ExitStack()
+        if not self._candidates:
+            raise HostError(f"no python3 was found that could have BCC; {_INSTALL_BCC}")
+        self._spawn(self._candidates.pop(0))
+
+    def wait(self) -> Loaded:
+        """Return what was handed over. Raises HostError with the cause and the remedy."""
+        refusals: list[str] = []
+        with self._stack:
+            while True:
+                manifest, fds = self._result()
+                error = manifest.get("error")
+                if error is None:
+                    return Loaded({**manifest, "python_path": self._python}, fds)
+                retry = error["stage"] in ("bcc_missing", "bcc_wrong") and self._candidates
+                if not retry:
+                    raise HostError(self._explain(error, refusals))
+                refusals.append(f"{self._python}: {error['message']}")
+                self._stack.close()
+                self._spawn(self._candidates.pop(0))
+
+    def _spawn(self, python: str) -> None:
+        self._python = python
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._channel = self._stack.enter_context(ours)
+        self._channel.settimeout(float(os.environ.get("FOURWAVE_LOADER_TIMEOUT_S", DEADLINE_S)))
+        self._stderr: IO[bytes] = self._stack.enter_context(tempfile.TemporaryFile())
+        with theirs:
+            arguments = [str(theirs.fileno()), json.dumps(self._options)]
+            self._child = subprocess.Popen(  # noqa: S603 - our own script, no shell
+                [python, "-I", str(_LOADER), *arguments],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=self._stderr,
+                stderr=self._stderr,
+            )
+        self._stack.callback(self._reap)
+
+    def _reap(self) -> None:
+        if self._child.poll() is None:
+            self._child.kill()
+        self._child.wait()
+
+    def _result(self) -> tuple[dict[str, Any], dict[str, int]]:
+        try:
+            result = handoff.receive(self._channel)
+        except TimeoutError:
+            text = f"the loader ({self._python}) did not finish within {self._channel.gettimeout():g} s"
+            raise HostError(
+                f"{text}; it was stopped and nothing stays attached{self._tail()}"
+            ) from None
+        except OSError as error:
+            raise HostError(f"hand-over failed: {error.strerror} (errno {error.errno})") from error
+        if result is None:
+            raise HostError(self._explain_death())
+        return result
+
+    def _explain_death(self) -> str:
+        code = self._child.wait()
+        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
+        hint = " (out of memory? see dmesg)" if code == -signal.SIGKILL else ""
+        return f"the loader ({self._python}) {how}{hint} before it attached anything{self._tail()}"
+
+    def _explain(self, error: dict[str, Any], refusals: list[str]) -> str:
+        stage, code = error["stage"], error["errno"]
+        number = f" (errno {code})" if code else ""
+        what = f"{_STAGES[stage]}: {error['message']}{number}"
+        tried = f"\n  also tried {'; '.join(refusals)}" if refusals else ""
+        detail = f"\n{error['detail']}" if error["detail"] else ""
+        remedy = _EPERM if stage == "load" and code in (1, 13) else _REMEDIES[stage]
+        output = self._tail() if stage in ("compile", "load") else ""
+        return f"{what} [{self._python}]{tried}{detail}{output}\n  what to do: {remedy}"
+
+    # The last lines the child wrote: clang's errors, BCC's complaints, a traceback.
+    def _tail(self) -> str:
+        self._stderr.seek(0)
+        lines = self._stderr.read(64 * 1024).decode(errors="backslashreplace").strip().splitlines()
+        first_error = next((i for i, line in enumerate(lines) if " error:" in line), len(lines) - 8)
+        shown = lines[max(first_error, 0) :][:8]
+        return "".join(f"\n  | {line[:200]}" for line in shown)
+
+
+_STAGES = {
+    "privilege": "cannot attach",
+    "bcc_missing": "BCC's Python module was not found",
+    "bcc_wrong": "the module named bcc is the wrong one",
+    "btf": "the kernel's type information (BTF) cannot be used",
+    "compile": f"the BPF programs did not compile on {platform.release()}",
+    "load": f"the kernel {platform.release()} refused a BPF program",
+}
+
+
+def python_candidates() -> list[str]:
+    """Return the interpreters that may have the distribution's BCC, likeliest first.
+
+    The environment variable FOURWAVE_BCC_PYTHON names the only one to try.
+    """
+    chosen = os.environ.get("FOURWAVE_BCC_PYTHON")
+    if chosen:
+        return [chosen]
+    names = ["python3", *(f"python3.{minor}" for minor in range(15, 8, -1))]
+    found = [f"/usr/bin/{name}" for name in names if os.access(f"/usr/bin/{name}", os.X_OK)]
+    on_path = shutil.which("python3")
+    everything = [*found, *([on_path] if on_path else [])]
+    return list({os.path.realpath(path): path for path in reversed(everything)}.values())[::-1]
+
+
+def bpf_dir() -> Path:
+    """Return the folder of the C sources: beside the package, or inside an installed wheel."""
+    package = Path(__file__).resolve().parents[1]
+    for folder in (package / "_bpf", package.parent / "bpf"):
+        if (folder / "teardown.bpf.c").exists():
+            return folder
+    raise HostError(f"the BPF sources are missing from {package}: the installation is incomplete")

@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The loader child: compile with BCC, load, attach, hand the descriptors over, exit.
+
+Run as a script by the Python that has BCC (Debian's python3-bpfcc), never imported. Whatever
+goes wrong becomes one message {stage, message, errno, detail} on the channel; the resident
+turns it into what the user reads. Nothing is pinned: if either side dies, all is detached.
+
+Usage: load.py CHANNEL_FD OPTIONS_JSON
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import socket
+import struct
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from tracer.kernel import bpf, handoff  # noqa: E402
+from tracer.kernel.btf import KIND_TYPEDEF, Btf, BtfError  # noqa: E402
+from tracer.kernel.header import kernel_types  # noqa: E402
+from tracer.kernel.source_text import assemble, make_kernel_tree  # noqa: E402
+
+# (name in the manifest, function, tracepoint, is the twin): in the order they are attached.
+# The twin must come after the first: it looks at what the first has done.
+PROGRAMS = (
+    ("destroy_sock", "on_destroy_sock", "tcp_destroy_sock", False),
+    ("destroy_sock_twin", "on_destroy_sock", "tcp_destroy_sock", True),
+    ("set_state", "on_set_state", "inet_sock_set_state", False),
+    ("set_state_twin", "on_set_state", "inet_sock_set_state", True),
+    ("receive_reset", "on_receive_reset", "tcp_receive_reset", False),
+    ("receive_reset_twin", "on_receive_reset", "tcp_receive_reset", True),
+    ("send_reset", "on_send_reset", "tcp_send_reset", False),
+    ("send_reset_twin", "on_send_reset", "tcp_send_reset", True),
+)
+_TWIN_MARK = 0x7477696E  # is_twin() in teardown.bpf.c
+_LD_IMM64 = 0x18
+_CAP_BITS = {"CAP_BPF": 39, "CAP_PERFMON": 38}
+_CAP_SYS_ADMIN = 21
+
+
+class Failed(Exception):
+    """A stage failed; becomes the message to the resident."""
+
+    def __init__(self, stage: str, message: str, code: int = 0, detail: str = "") -> None:
+        super().__init__(message)
+        self.report = {"stage": stage, "message": message, "errno": code, "detail": detail}
+
+
+def main(argv: list[str]) -> int:
+    """Load as the options say and report on the channel; 0 when the hand-over was made."""
+    channel = socket.socket(fileno=int(argv[1]))
+    try:
+        manifest, fds = load(json.loads(argv[2]))
+    except Failed as failed:
+        manifest, fds = {"error": failed.report}, {}
+    try:
+        handoff.send(channel, manifest, fds)
+    except OSError:  # the resident is gone: with this process all is detached
+        return 1
+    return 1 if "error" in manifest else 0
+
+
+def load(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, int]]:
+    """Return the manifest and the descriptors. Raises Failed."""
+    check_privilege()
+    bcc = import_bcc()
+    btf = read_btf()
+    module = compile_programs(bcc, btf, options)
+    fds = {"ring": module["closes"].map_fd, "counts": module["counts"].map_fd}
+    fds.update(attach_all(module, btf))
+    reset_reasons = {number: name for name, number in btf.enum("sk_rst_reason").items()}
+    return {
+        "programs": [name for name, *_ in PROGRAMS],
+        "mechanism": "tp_btf",
+        "bcc_version": str(getattr(bcc, "__version__", "unknown")),
+        "python": platform.python_version(),
+        "ring_bytes": options["ring_pages"] * os.sysconf("SC_PAGESIZE"),
+        "conn_max": options["conn_max"],
+        "cpu_slots": options["cpu_slots"],
+        "reset_reasons": reset_reasons,
+    }, fds
+
+
+def check_privilege() -> None:
+    """Raise Failed when this process lacks what loading needs."""
+    held = int(_status_field("CapEff"), 16)
+    if held >> _CAP_SYS_ADMIN & 1:
+        return
+    missing = [name for name, bit in _CAP_BITS.items() if not held >> bit & 1]
+    if missing:
+        raise Failed("privilege", f"this process lacks {' and '.join(missing)}", 1)
+
+
+def _status_field(name: str) -> str:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        key, _, value = line.partition(":")
+        if key == name:
+            return value.strip()
+    return "0"
+
+
+def import_bcc() -> Any:
+    """Return BCC's module; tells the unrelated one of the same name on PyPI from it."""
+    try:
+        import bcc
+    except ImportError as error:
+        raise Failed("bcc_missing", str(error)) from error
+    if not hasattr(bcc, "BPF"):
+        where = getattr(bcc, "__file__", None) or "a namespace package"
+        raise Failed("bcc_wrong", f"{where} is not the BPF Compiler Collection")
+    return bcc
+
+
+def read_btf() -> Btf:
+    """Return the running kernel's BTF."""
+    try:
+        return Btf()
+    except BtfError as error:
+        raise Failed("btf", str(error)) from error
+
+
+def compile_programs(bcc: Any, btf: Btf, options: dict[str, Any]) -> Any:
+    """Return BCC's compiled module; its maps exist, its programs are not loaded yet."""
+    try:
+        text = assemble(Path(options["bpf_dir"]), "teardown.bpf.c", kernel_types(btf), facts(btf))
+    except BtfError as error:
+        raise Failed("btf", str(error)) from error
+    tree = Path(tempfile.mkdtemp(prefix="fourwave-"))
+    try:
+        make_kernel_tree(tree)
+        os.environ["BCC_KERNEL_SOURCE"] = str(tree)
+        return bcc.BPF(text=text, cflags=compile_flags(options))
+    except Exception as error:  # BCC raises bare Exception for all it can say
+        raise Failed("compile", str(error)) from error
+    finally:
+        shutil.rmtree(tree, ignore_errors=True)
+
+
+def facts(btf: Btf) -> list[str]:
+    """Return the macros that say what this kernel has beyond members of structures."""
+    helpers = btf.enum("bpf_func_id")
+    has = {
+        "HAS_RST_REASON": bool(btf.enum("sk_rst_reason")),
+        "HAS_CURRENT_TASK_BTF": "BPF_FUNC_get_current_task_btf" in helpers,
+    }
+    return [name for name, there in has.items() if there]
+
+
+def compile_flags(options: dict[str, Any]) -> list[str]:
+    """Return the sizes as macros, and no warnings about BCC's own headers."""
+    page = os.sysconf("SC_PAGESIZE")
+    return [
+        f"-DCONN_MAX={options['conn_max']}",
+        f"-DSLOTS={options['slots']}",
+        f"-DRING_PAGES={options['ring_pages']}",
+        f"-DCPU_SLOTS={options['cpu_slots']}",
+        f"-DPAGE_SIZE={page}",
+        "-Wno-everything",
+    ]
+
+
+def attach_all(module: Any, btf: Btf) -> dict[str, int]:
+    """Load and attach every program; return program and link descriptors by name."""
+    fds = {}
+    for name, function, tracepoint, twin in PROGRAMS:
+        btf_id = btf.find(f"btf_trace_{tracepoint}", KIND_TYPEDEF)
+        if btf_id is None:
+            raise Failed("btf", f"this kernel has no tracepoint {tracepoint}")
+        code = with_constant(module.dump_func(function.encode()), _TWIN_MARK, int(twin))
+        try:
+            program = bpf.load_tracing(name, code, btf_id)
+            fds[f"prog:{name}"] = program
+            fds[f"link:{name}"] = bpf.attach_raw_tracepoint(name, program)
+        except bpf.LoadError as error:
+            message = f"{error.filename}: {error.strerror}"
+            raise Failed("load", message, error.errno or 0, error.log[-2000:]) from error
+    return fds
+
+
+def with_constant(code: bytes, mark: int, value: int) -> bytes:
+    """Return the instructions with every 64-bit immediate equal to `mark` replaced."""
+    out = bytearray(code)
+    at = 0
+    while at < len(out):
+        wide = out[at] == _LD_IMM64
+        if wide and not out[at + 1] >> 4 and struct.unpack_from("=I", out, at + 4)[0] == mark:
+            struct.pack_into("=I", out, at + 4, value)
+        at += 16 if wide else 8
+    return bytes(out)
+
+
+if __name__ == "__main__":
+    code = main(sys.argv)
+    # Not sys.exit(): BCC's exit handler would detach what was just handed over.
+    os._exit(code)

@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The running kernel as a source of batches: bytes only, nothing is decoded here."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import socket
+import struct
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from tracer.batch import Batch, BatchKind
+from tracer.kernel.cgroups import CgroupPaths
+from tracer.kernel.launch import Loader
+from tracer.tcp import HostFacts
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from types import TracebackType
+
+    from tracer.kernel.counters import Counters
+    from tracer.kernel.ring import Ring
+
+__all__ = ("KernelSource", "Sizes", "hz", "realtime_minus_monotonic_ns")
+
+RECORD_BYTES: Final = 464  # struct conn_record; tests/unit/test_wire.py holds it to records.h
+STRIDE: Final = 8 + RECORD_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """How much kernel memory may be used.
+
+    `ring_bytes`: a power of two of pages; 4 MiB hold 8,886 closes, 130 ms at the
+    68,000 closes a second two cores can make. `slots`: a power of two, half a
+    kilobyte each, for as many connections without any allocation. `conn_max` bounds
+    those followed beyond that; they take half a kilobyte each while they live.
+    """
+
+    ring_bytes: int = 4 << 20
+    slots: int = 1 << 13
+    conn_max: int = 1 << 18
+
+
+class KernelSource:
+    """Programs attached to this host; detached on close() or when this process ends."""
+
+    def __init__(self, loader: Loader) -> None:
+        """Take over what the loader attaches. Raises HostError when it cannot."""
+        # numpy is imported while the loader works.
+        from tracer.kernel.counters import Counters  # noqa: PLC0415
+        from tracer.kernel.ring import Ring  # noqa: PLC0415
+
+        loaded = loader.wait()
+        self.manifest: dict[str, Any] = loaded.manifest
+        self._stack = ExitStack()
+        for fd in loaded.fds.values():
+            self._stack.callback(os.close, fd)
+        self._ring: Ring = Ring(loaded.fds["ring"], self.manifest["ring_bytes"], STRIDE)
+        self._stack.callback(self._ring.close)
+        programs = {name: loaded.fds[f"prog:{name}"] for name in self.manifest["programs"]}
+        slots = self.manifest["cpu_slots"]
+        self._counters: Counters = Counters(loaded.fds["counts"], slots, programs)
+        self._stack.callback(self._counters.close)
+        self._cgroups = CgroupPaths()
+        self._stack.callback(self._cgroups.close)
+        reasons = self.manifest["reset_reasons"]
+        self.host = HostFacts(
+            hz=hz(),
+            rst_reasons={int(number): name for number, name in reasons.items()},
+            page_size=os.sysconf("SC_PAGESIZE"),
+            kernel_release=platform.release(),
+            machine=platform.machine(),
+        )
+
+    @staticmethod
+    def load(sizes: Sizes | None = None) -> Loader:
+        """Start the loader child and return at once; KernelSource(loader) waits for it."""
+        chosen = sizes or Sizes()
+        return Loader(
+            {
+                "ring_pages": chosen.ring_bytes // os.sysconf("SC_PAGESIZE"),
+                "slots": chosen.slots,
+                "conn_max": chosen.conn_max,
+                "cpu_slots": possible_cpus(),
+            }
+        )
+
+    @property
+    def ring_bytes(self) -> int:
+        """Size of the ring's data area."""
+        return int(self.manifest["ring_bytes"])
+
+    def drain(self) -> Batch | None:
+        """Return all closes that have arrived, None when none did; never blocks."""
+        data = self._ring.drain()
+        return Batch(BatchKind.CLOSES, time.monotonic_ns(), data) if data else None
+
+    def counters(self) -> Batch:
+        """Return the kernel side's totals since attach; {"programs": …} holds each one's misses."""
+        return _json_batch(BatchKind.COUNTERS, self._counters.read())
+
+    def clock(self) -> Batch:
+        """Return how far the wall clock is from CLOCK_MONOTONIC now."""
+        return _json_batch(
+            BatchKind.CLOCK, {"realtime_minus_monotonic_ns": realtime_minus_monotonic_ns()}
+        )
+
+    def cgroup_names(self, ids: Iterable[int]) -> Batch:
+        """Return the paths of these cgroups; null for what is gone."""
+        paths = {str(number): self._cgroups.path(number) for number in ids}
+        return _json_batch(BatchKind.NAMES, {"cgroups": paths})
+
+    def close(self) -> None:
+        """Detach everything. Twice is once."""
+        self._stack.close()
+
+    def __enter__(self) -> KernelSource:
+        """Return self."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        """Detach everything."""
+        self.close()
+
+
+def possible_cpus() -> int:
+    """Return how many CPU numbers there can be: the highest possible one plus one."""
+    with open("/sys/devices/system/cpu/possible") as file:
+        return int(file.read().strip().replace("-", ",").split(",")[-1]) + 1
+
+
+def hz() -> int:
+    """Return CONFIG_HZ: a receive timeout of 1 µs comes back as one whole jiffy.
+
+    net/core/sock.c sock_set_timeout() rounds up to jiffies, sock_get_timeout() converts back.
+    """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 0, 1))
+        seconds, microseconds = struct.unpack(
+            "ll", probe.getsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, 16)
+        )
+    return round(1_000_000 / (seconds * 1_000_000 + microseconds))
+
+
+def realtime_minus_monotonic_ns() -> int:
+    """Return CLOCK_REALTIME - CLOCK_MONOTONIC, from the tightest of a few pairs of readings."""
+    pairs = []
+    for _ in range(5):
+        before = time.monotonic_ns()
+        real = time.time_ns()
+        after = time.monotonic_ns()
+        pairs.append((after - before, real - (before + after) // 2))
+    return min(pairs)[1]
+
+
+def _json_batch(kind: BatchKind, content: dict[str, Any]) -> Batch:
+    return Batch(kind, time.monotonic_ns(), json.dumps(content).encode())

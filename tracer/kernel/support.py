@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What this host allows: facts by asking and by trial, each "no" with its remedy."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tracer.errors import HostError
+from tracer.kernel.launch import python_candidates
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ("Fact", "probe")
+
+_BTF = Path("/sys/kernel/btf/vmlinux")
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """One thing the tracer asks of a host. `ok` None: it works without, but less well."""
+
+    name: str
+    ok: bool | None
+    detail: str
+    remedy: str | None = None
+
+
+def probe() -> list[Fact]:
+    """Return all facts; the last ones come from a real load, which is undone at once."""
+    return [*_standing_facts(), *_trial_facts()]
+
+
+def _standing_facts() -> Iterator[Fact]:
+    yield Fact("kernel", True, f"{platform.release()} {platform.machine()}")
+    yield _privilege()
+    yield _btf()
+    yield _lockdown()
+    yield _bcc_python()
+    yield _cgroup2()
+
+
+def _privilege() -> Fact:
+    held = int(_status("CapEff") or "0", 16)
+    admin, bpf, perfmon = (held >> bit & 1 for bit in (21, 39, 38))
+    if admin or (bpf and perfmon):
+        return Fact("privilege", True, "root" if os.geteuid() == 0 else "CAP_BPF, CAP_PERFMON")
+    detail = f"uid {os.geteuid()} without CAP_BPF and CAP_PERFMON"
+    return Fact("privilege", False, detail, "run as root: sudo fourwave …")
+
+
+def _status(name: str) -> str | None:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(name)), None)
+
+
+def _btf() -> Fact:
+    if _BTF.exists():
+        return Fact(
+            "btf", True, f"{_BTF}, {_BTF.stat().st_size // 1024} KiB: no kernel headers needed"
+        )
+    remedy = (
+        "use a kernel with CONFIG_DEBUG_INFO_BTF=y, as every current distribution's is; mount /sys"
+    )
+    return Fact("btf", False, f"{_BTF} does not exist", remedy)
+
+
+def _lockdown() -> Fact:
+    try:
+        text = Path("/sys/kernel/security/lockdown").read_text()
+    except OSError:
+        return Fact("lockdown", True, "not shown by this kernel; the trial below decides")
+    mode = text[text.find("[") + 1 : text.find("]")]
+    if mode == "confidentiality":
+        remedy = (
+            "boot with lockdown=integrity or none: confidentiality forbids reading kernel memory"
+        )
+        return Fact("lockdown", False, mode, remedy)
+    return Fact("lockdown", True, mode)
+
+
+def _bcc_python() -> Fact:
+    found = ", ".join(python_candidates())
+    if not found:
+        return Fact("python with bcc", False, "no python3 found", "apt install python3-bpfcc")
+    return Fact("python with bcc", True, f"looked for in {found}")
+
+
+def _cgroup2() -> Fact:
+    if " - cgroup2 " in Path("/proc/self/mountinfo").read_text(errors="replace"):
+        return Fact("cgroup2", True, "mounted: units and containers are named")
+    remedy = "mount -t cgroup2 none /sys/fs/cgroup/unified"
+    return Fact("cgroup2", None, "not mounted: closes carry no unit or container", remedy)
+
+
+def _trial_facts() -> Iterator[Fact]:
+    from tracer.kernel.source import KernelSource  # noqa: PLC0415 - numpy, only when asked
+
+    try:
+        with KernelSource(KernelSource.load()) as source:
+            counters = json.loads(source.counters().data)
+            yield from _loaded_facts(source.manifest, counters, source.host.hz)
+    except HostError as error:
+        message, _, remedy = str(error).partition("\n  what to do: ")
+        yield Fact("attach", False, message, remedy or None)
+
+
+def _loaded_facts(manifest: dict[str, Any], counters: dict[str, Any], hz: int) -> Iterator[Fact]:
+    by = f"BCC {manifest['bcc_version']} of {manifest['python_path']}"
+    yield Fact(
+        "attach", True, f"{len(manifest['programs'])} programs by {manifest['mechanism']}, {by}"
+    )
+    yield Fact("ACK of the FIN", None, "by the socket's own counters: exact, but without its time")
+    yield _reset_reasons(manifest)
+    yield _misses(counters)
+    yield Fact(
+        "ring",
+        True,
+        f"{manifest['ring_bytes'] >> 10} KiB, {manifest['conn_max']} connections at most",
+    )
+    yield Fact(
+        "timer", True, f"HZ={hz}: delayed ACK from {40} to {200} ms, one tick is {1000 // hz} ms"
+    )
+
+
+def _reset_reasons(manifest: dict[str, Any]) -> Fact:
+    count = len(manifest["reset_reasons"])
+    if count:
+        return Fact("reset reasons", True, f"{count} named by the kernel")
+    return Fact(
+        "reset reasons", None, "this kernel gives none: causes come from the socket's evidence"
+    )
+
+
+def _misses(counters: dict[str, Any]) -> Fact:
+    if "recursion_misses" in counters["programs"]["set_state"]:
+        return Fact("interrupted programs", True, "a twin takes over; what both miss is counted")
+    return Fact("interrupted programs", True, "this kernel has no recursion guard to miss events")
