@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From evidence to verdict: pure, vectorised, a whole batch at a time.
+
+The common closes are told apart with a few masks over the batch; every rule
+that needs more columns runs only on the rows it concerns.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from tracer.classify_abortive import CLOSING, FIN_WAIT2, LAST_ACK, abortive
+from tracer.classify_graceful import DONE, Reasons, active, closing, passive
+from tracer.columns import Mask, Rows
+from tracer.tcp import (
+    TW_NONE,
+    ActorFlag,
+    ConnFlag,
+    FileRef,
+    HostFacts,
+    How,
+    RecordType,
+    RstFlag,
+    SkFlag,
+    TcpState,
+)
+from tracer.verdict import FALSE, NULL, TRUE, VERDICT_DTYPE, Actor, Reason, Verdicts, column_of
+
+__all__ = ("VERDICT_DTYPE", "Verdicts", "classify")
+
+Records = npt.NDArray[np.void]
+
+RECORD_CLOSE = int(RecordType.CLOSE)
+MISSED = int(ConnFlag.GAP | ConnFlag.CLOSED_ON_DESTROY)
+GAP = int(ConnFlag.GAP)
+DEAD = int(SkFlag.DEAD)
+SENT = int(RstFlag.SENT_ACTIVE | RstFlag.SENT_REPLY)
+ENDED_BY_RST = int(RstFlag.SENT_AFTER_CLOSE | RstFlag.RECEIVED)
+NOBODY, CLOSER = int(Actor.NOBODY), int(Actor.CLOSER)
+NO_HOW, EXIT = np.uint8(How.NONE), np.uint8(How.EXIT)
+GRACEFUL_FIRST, GRACEFUL_LAST = int(Reason.FIN_CARRIED_ACK), int(Reason.CLOSING_UNSEEN)
+PEER_FIRST = 1 << TcpState.CLOSE_WAIT | 1 << TcpState.LAST_ACK
+WE_FIRST = 1 << TcpState.FIN_WAIT1 | 1 << TcpState.FIN_WAIT2 | 1 << TcpState.CLOSING
+
+# A socket cannot reach CLOSE from these, or has no teardown to judge.
+_NO_TEARDOWN = tuple(int(state) for state in (TcpState.TIME_WAIT, TcpState.CLOSE, TcpState.LISTEN))
+_OLD_STATE_IS_SOUND = np.zeros(256, np.bool_)
+_OLD_STATE_IS_SOUND[TcpState.ESTABLISHED : TcpState.CLOSING + 1] = True
+_OLD_STATE_IS_SOUND[list(_NO_TEARDOWN)] = False
+
+_BY_REASON = {name: column_of(name) for name in ("kind", "handshake", "fin_ack", "cause")}
+_EVIDENCE = column_of("evidence")
+_ACTOR = column_of("actor")
+
+# Reasons by what the mini-socket lookup means: 255 (not looked) and nonsense are null.
+_TIME_WAIT = np.full(256, NULL, np.uint8)
+_TIME_WAIT[TW_NONE] = FALSE
+_TIME_WAIT[[TcpState.FIN_WAIT2, TcpState.TIME_WAIT]] = TRUE
+
+
+def classify(records: Records, host: HostFacts) -> Verdicts:
+    """Return one verdict (VERDICT_DTYPE) per record of CLOSE_DTYPE, in order.
+
+    Never raises on the contents: what contradicts itself is Kind.UNKNOWN.
+    """
+    reasons = _reasons(records, host)
+    verdicts = np.zeros(len(records), VERDICT_DTYPE)
+    verdicts["reason"] = reasons
+    for name, column in _BY_REASON.items():
+        verdicts[name] = column[reasons]
+    verdicts["evidence"] = _EVIDENCE[reasons]
+    verdicts["time_wait"] = _time_wait(records, verdicts)
+    verdicts["rst_sent"] = (records["rst_flags"] & SENT) != 0
+    _name_closers(records, reasons, verdicts)
+    return verdicts
+
+
+def _reasons(records: Records, host: HostFacts) -> Reasons:
+    # One of the graceful endings per row, or none: then the rules for the rest.
+    # Zero is Reason.NOT_A_CLOSE.
+    reasons = np.zeros(len(records), np.uint8)
+    old = records["old_state"]
+    sound = _sound(records, old, reasons)
+    graceful = sound & ((records["rst_flags"] & ENDED_BY_RST) == 0)
+    at_close = records["at_close"]
+    all_acked = graceful & ((at_close["unacked"] | at_close["unsent"]) == 0)
+    endings = (
+        (all_acked & (old == LAST_ACK), passive),
+        (all_acked & (old == CLOSING), closing),
+        (graceful & (old == FIN_WAIT2) & _fin_wait2_done(records), active),
+    )
+    rest = sound
+    for mask, judge in endings:
+        index = np.flatnonzero(mask)
+        if len(index):
+            reasons[index] = judge(Rows(records, index))
+            rest = rest & ~mask
+    index = np.flatnonzero(rest)
+    if len(index):
+        reasons[index] = abortive(Rows(records, index), host)
+    return reasons
+
+
+def _sound(records: Records, old: npt.NDArray[np.uint8], reasons: Reasons) -> Mask:
+    # Rows that can be judged at all; the others get their reason here.
+    states = records["states_seen"]
+    flags = records["flags"]
+    both = ((states & PEER_FIRST) != 0) & ((states & WE_FIRST) != 0)
+    judged = (records["type"] == RECORD_CLOSE) & _OLD_STATE_IS_SOUND[old]
+    sound: Mask = judged & ~both & ((flags & MISSED) == 0)
+    if not sound.all():
+        reasons[judged & both] = Reason.CONTRADICTION
+        reasons[judged & ((flags & MISSED) != 0)] = Reason.CLOSE_MISSED
+        reasons[judged & ((flags & GAP) != 0)] = Reason.GAP
+    return sound
+
+
+def _fin_wait2_done(records: Records) -> Mask:
+    # The peer's FIN came, or an orphan was handed to a mini-socket that awaits it.
+    # Where the lookup found none and no RST was sent, there was no room for one.
+    flags = records["sk_flags"]
+    done = (flags & DONE) != 0
+    mini = _TIME_WAIT[records["tw_substate"]] == TRUE
+    handed_over = (
+        ((flags & DEAD) != 0)
+        & (records["linger2"] >= 0)
+        & (records["sk_err"] == 0)
+        & ((records["rst_flags"] & SENT) == 0)
+    )
+    finished: Mask = done | mini | handed_over
+    return finished
+
+
+def _time_wait(records: Records, verdicts: Verdicts) -> npt.NDArray[np.uint8]:
+    # Only FIN_WAIT2->CLOSE and CLOSING->CLOSE make a mini-socket; where nothing
+    # else is known of the record the lookup still counts.
+    old = records["old_state"]
+    kind = verdicts["kind"]
+    reasons = verdicts["reason"]
+    graceful = (reasons >= GRACEFUL_FIRST) & (reasons <= GRACEFUL_LAST)
+    possible = ((old == FIN_WAIT2) | (old == CLOSING)) & graceful
+    time_wait: npt.NDArray[np.uint8] = np.where(
+        possible | (kind == 0), _TIME_WAIT[records["tw_substate"]], np.uint8(FALSE)
+    )
+    return time_wait
+
+
+def _how_table() -> npt.NDArray[np.uint8]:
+    # How by actor flags (4 bits) and file reference (2 bits above them).
+    table = np.full(64, How.NONE, np.uint8)
+    for code in range(len(table)):
+        flags, file = ActorFlag(code & 15), code >> 4
+        if ActorFlag.VALID not in flags or ActorFlag.IN_SOFTIRQ in flags:
+            continue
+        if ActorFlag.EXITING in flags:
+            table[code] = How.EXIT
+        elif ActorFlag.KTHREAD in flags or file == FileRef.NONE:
+            table[code] = How.KERNEL
+        else:
+            table[code] = How.SHUTDOWN if file == FileRef.ALIVE else How.CLOSE
+    return table
+
+
+_HOW = _how_table()
+_TRUSTED = np.array(
+    [bool(flags & ActorFlag.VALID) and not flags & ActorFlag.IN_SOFTIRQ for flags in range(256)]
+)
+
+
+def _name_closers(records: Records, reasons: Reasons, verdicts: Verdicts) -> None:
+    # closer is who queued our FIN; without one it is whoever was in the way of
+    # CLOSE, who is named only where the ending was an application's own act.
+    flags = records["closer"]["flags"]
+    queued = records["fin_sent_ns"] != 0
+    actor = _ACTOR[reasons]
+    known = _TRUSTED[flags] & (queued | (actor != NOBODY))
+    code = (flags & 15) | ((records["closer"]["file_ref"] & 3) << 4)
+    how = np.where(known & (queued | (actor == CLOSER)), _HOW[code], NO_HOW)
+    verdicts["closer_known"] = known
+    verdicts["how"] = how
+    exits = np.flatnonzero(how == EXIT)
+    if len(exits):
+        _name_exits(records["closer"]["exit_code"][exits], exits, verdicts)
+
+
+def _name_exits(
+    exit_code: npt.NDArray[np.uint32], index: npt.NDArray[np.intp], verdicts: Verdicts
+) -> None:
+    # wait(2)'s encoding: the signal in the low seven bits, else the status above.
+    signal = exit_code & 0x7F
+    status = (exit_code >> 8) & 0xFF
+    verdicts["how"][index] = np.where(signal != 0, np.uint8(How.SIGNAL), np.uint8(How.EXIT))
+    verdicts["signal_or_code"][index] = np.where(signal != 0, signal, status)

@@ -1,0 +1,278 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Closes that ended by FINs alone: who was first, and what carried the first FIN's ACK.
+
+Every counter the rules use counts segments on the wire, GSO and GRO included.
+Where a rule cannot prove its answer it says so: no rule guesses.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from tracer.tcp import ConnFlag, SkFlag, TcpState
+from tracer.verdict import Reason
+
+if TYPE_CHECKING:
+    from tracer.columns import Mask, Numbers, Rows
+
+Reasons = npt.NDArray[np.uint8]
+
+FIN_ACKED_OWNED = int(ConnFlag.FIN_ACKED_OWNED)
+DONE = int(SkFlag.DONE)
+FIN_WAIT1_SEEN = 1 << TcpState.FIN_WAIT1
+
+PURE_ACK = np.uint8(Reason.PURE_ACK)
+PURE_OR_DATA = np.uint8(Reason.PURE_OR_DATA)
+PEER_PURE_OR_DATA = np.uint8(Reason.PEER_PURE_OR_DATA)
+CONTRADICTION = np.uint8(Reason.CONTRADICTION)
+
+SHORTEST_PROBE_NS = 200_000_000
+"""TCP_RTO_MIN (HZ/5): no zero-window probe follows data sooner (tcp_probe0_base)."""
+SHORTEST_KEEPALIVE_NS = 1_000_000_000
+"""TCP_KEEPIDLE is in whole seconds: no keepalive of either side follows data sooner."""
+
+
+Codes = tuple[np.uint8, ...]
+
+
+def codes(*reasons: Reason) -> Codes:
+    """Return reasons as select() takes them; the last one is for the rows left over.
+
+    Made once: looking up an enum's member costs as much as a mask of a small batch.
+    """
+    return tuple(np.uint8(reason) for reason in reasons)
+
+
+def select(reasons: Codes, conditions: tuple[Mask, ...]) -> Reasons:
+    """Return for every row the reason of the first condition that holds.
+
+    np.select() says the same; its checks cost more than the rules of a small batch.
+    """
+    chosen = np.empty(len(conditions[0]), np.uint8)
+    chosen.fill(reasons[-1])
+    for condition, reason in zip(conditions[::-1], reasons[-2::-1], strict=True):
+        np.copyto(chosen, reason, where=condition)
+    return chosen
+
+
+def _since(rows: Rows, earlier: str, later: str, name: str) -> Numbers:
+    difference: Numbers = rows.counts(later, name) - rows.counts(earlier, name)
+    return difference
+
+
+_PASSIVE = codes(
+    Reason.FIN_CARRIED_ACK,
+    Reason.LAST_DATA_CARRIED_ACK,
+    Reason.LAST_ACK_UNSEEN,
+    Reason.PASSIVE_COUNTERS,
+)
+
+
+def passive(rows: Rows) -> Reasons:
+    """Judge LAST_ACK->CLOSE with everything acknowledged.
+
+    tcp_select_window() sets rcv_wup := rcv_nxt for every segment that leaves, and
+    nothing follows the peer's FIN in sequence: rcv_unacked != 0 when our FIN was
+    queued means that no segment had acknowledged the peer's FIN by then.
+    """
+    fin_unacked = rows.counts("at_fin_sent", "rcv_unacked") != 0
+    one_segment = _since(rows, "at_fin_sent", "at_close", "segs_out") == 1
+    alone = rows.counts("at_fin_sent", "unsent") == 0
+    seen = rows.column("fin_sent_ns") != 0
+    merged = seen & fin_unacked & one_segment
+    reasons = select(
+        _PASSIVE,
+        (
+            merged & alone,
+            merged,
+            ~seen,
+        ),
+    )
+    separate = seen & ~fin_unacked
+    reasons[separate] = _acked_before_our_fin(rows.only(separate))
+    several = seen & fin_unacked & ~one_segment
+    if several.any():
+        reasons[several] = _several_segments(rows.only(several))
+    return reasons
+
+
+_ACKED_BEFORE = codes(
+    Reason.FIN_ARRIVAL_UNSEEN,
+    Reason.PASSIVE_COUNTERS,
+    Reason.PURE_ACK,
+    Reason.PURE_OR_DATA,
+    Reason.DATA_CARRIED_ACK,
+)
+
+
+def _acked_before_our_fin(rows: Rows) -> Reasons:
+    # Four segments. What left between the peer's FIN and ours tells the carrier.
+    segments = _since(rows, "at_fin_received", "at_fin_sent", "segs_out")
+    data = _since(rows, "at_fin_received", "at_fin_sent", "data_segs_out")
+    mixed = (data > 0) & (data < segments)
+    reasons = select(
+        _ACKED_BEFORE,
+        (
+            rows.column("fin_received_ns") == 0,
+            (segments == 0) | (data > segments),
+            data == 0,
+            mixed,
+        ),
+    )
+    untold = reasons == PURE_OR_DATA
+    if untold.any():
+        pure = _pure_came_first(rows.only(untold))
+        reasons[untold] = np.where(pure, PURE_ACK, PURE_OR_DATA)
+    return reasons
+
+
+def _pure_came_first(rows: Rows) -> Mask:
+    # Both bare ACKs and data left in CLOSE_WAIT. Had data been first it would have
+    # cleared the pending ACK, and another bare segment needs another cause: a
+    # repeated FIN, a zero-window probe of ours, a keepalive of either side.
+    waited_ns = rows.column("fin_sent_ns") - rows.column("fin_received_ns")
+    window = rows.counts("at_fin_received", "snd_wnd").astype(np.int64)
+    room = window - rows.counts("at_fin_received", "unacked")
+    payload = rows.column("bytes_sent") - rows.column("bytes_retrans")
+    never_blocked = (room > 0) & (payload <= np.maximum(room, 0).astype(np.uint64))
+    too_soon_for_others = (waited_ns < SHORTEST_PROBE_NS) | (
+        (waited_ns < SHORTEST_KEEPALIVE_NS) & never_blocked
+    )
+    pure: Mask = too_soon_for_others & (rows.column("dup_fin") == 0)
+    return pure
+
+
+_SEVERAL = codes(
+    Reason.PASSIVE_COUNTERS,
+    Reason.FIN_CARRIED_ACK_RESENT,
+    Reason.QUEUED_DATA_CARRIED_ACK,
+    Reason.QUEUED_DATA_OR_PURE,
+    Reason.EXTRA_SEGMENTS,
+)
+
+
+def _several_segments(rows: Rows) -> Reasons:
+    # The peer's FIN was unacknowledged when ours was queued, and more than one
+    # segment left after that: retransmissions, queued data, or bare ACKs.
+    left = _since(rows, "at_fin_sent", "at_close", "segs_out")
+    data = _since(rows, "at_fin_sent", "at_close", "data_segs_out")
+    resent = _since(rows, "at_fin_sent", "at_close", "total_retrans")
+    unsent = rows.counts("at_fin_sent", "unsent")
+    in_flight = rows.counts("at_fin_sent", "unacked")
+    window_open = rows.counts("at_fin_sent", "snd_wnd") > 0
+    # Only our FIN was left: what was resent is that FIN, unless older data was in
+    # flight and was resent too, perhaps before the FIN could leave.
+    lone_fin = (unsent == 0) & window_open & (left == resent + 1)
+    fin_resent = lone_fin & ((in_flight == 0) | (data == 0))
+    # tcp_send_fin() puts the FIN on the last queued data: every new segment has data.
+    tail_resent = (unsent > 0) & (in_flight == 0) & (left == data) & (data == resent + 1)
+    queued_first = (unsent > 0) & (data >= resent + 2)
+    return select(
+        _SEVERAL,
+        (
+            (left == 0) | (data > left),
+            fin_resent | tail_resent,
+            queued_first & (left == data),
+            queued_first,
+        ),
+    )
+
+
+_CLOSING = codes(
+    Reason.CLOSING_UNSEEN,
+    Reason.FIN_STILL_QUEUED,
+    Reason.FINS_CROSSED,
+)
+
+
+def closing(rows: Rows) -> Reasons:
+    """Judge CLOSING->CLOSE with everything acknowledged.
+
+    A FIN still queued when the peer's came did not cross it: on the wire the
+    peer's was first, and tcp_fin() acknowledged it by itself before ours left.
+    """
+    return select(
+        _CLOSING,
+        (
+            rows.column("fin_received_ns") == 0,
+            rows.counts("at_fin_received", "unsent") != 0,
+        ),
+    )
+
+
+_ACTIVE = codes(
+    Reason.FIN_ACK_UNSEEN,
+    Reason.ACTIVE_COUNTERS,
+    Reason.PEER_FIN_CARRIED_ACK,
+    Reason.ONE_SKB,
+    Reason.PEER_PURE_OR_DATA,
+    Reason.PEER_PURE_ACK,
+    Reason.PEER_DATA_CARRIED_ACK,
+    Reason.PEER_PURE_OR_DATA,
+)
+
+
+def active(rows: Rows) -> Reasons:
+    """Judge FIN_WAIT2->CLOSE, on the peer's FIN or handed to a mini-socket.
+
+    tcp_clock_cache is refreshed once per skb that tcp_rcv_state_process() sees:
+    equal clocks mean that one skb acknowledged our FIN and carried the peer's.
+    One skb may still be two segments, coalesced in the socket's backlog or by GRO.
+    """
+    segments = _since(rows, "at_fin_sent", "at_fin_acked", "segs_in")
+    data = _since(rows, "at_fin_sent", "at_fin_acked", "data_segs_in")
+    acked_seen = rows.column("fin_acked_ns") != 0
+    sent_seen = rows.column("fin_sent_ns") != 0
+    one_skb = rows.has("sk_flags", DONE) & (
+        rows.column("fin_acked_clock_ns") == rows.column("closed_clock_ns")
+    )
+    # GRO joins only segments with payload, so outside the backlog a skb without
+    # payload was one segment.
+    one_segment = (segments == 1) | ((data == 0) & ~rows.has("flags", FIN_ACKED_OWNED))
+    reasons = select(
+        _ACTIVE,
+        (
+            ~acked_seen,
+            sent_seen & ((segments == 0) | (data > segments)),
+            one_skb & sent_seen & one_segment,
+            one_skb,
+            ~sent_seen,
+            data == 0,
+            data == segments,
+        ),
+    )
+    untold = (reasons == PEER_PURE_OR_DATA) & sent_seen
+    if untold.any():
+        reasons[untold] = _mixed_arrivals(rows.only(untold))
+    unseen = ~acked_seen & rows.has("states_seen", FIN_WAIT1_SEEN)
+    reasons[unseen] = CONTRADICTION
+    return reasons
+
+
+_MIXED = codes(
+    Reason.PEER_PURE_ACK,
+    Reason.PEER_DATA_CARRIED_ACK,
+    Reason.PEER_PURE_OR_DATA,
+)
+
+
+def _mixed_arrivals(rows: Rows) -> Reasons:
+    # Segments with and without payload came between our FIN and its ACK.
+    # tcp_rcv_state_process() takes the ACK before it queues the segment's data:
+    # at_fin_acked.rcv_nxt does not count the acknowledging segment's own bytes.
+    fin = rows.has("sk_flags", DONE).astype(np.uint32)
+    before = _since(rows, "at_fin_sent", "at_fin_acked", "rcv_nxt")
+    after = _since(rows, "at_fin_acked", "at_close", "rcv_nxt") - fin
+    no_more_data = _since(rows, "at_fin_acked", "at_close", "data_segs_in") == 0
+    # The backlog runs behind its counters and joins a segment with the next.
+    in_step = ~rows.has("flags", FIN_ACKED_OWNED)
+    return select(
+        _MIXED,
+        (
+            (after == 0) & (before > 0),
+            in_step & (after > 0) & (no_more_data | (before == 0)),
+        ),
+    )

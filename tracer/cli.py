@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line: parse, hand over to runs, turn every error into a line and an exit code."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from typing import Any, Final
+
+import click
+
+from tracer import __version__, cli_options, runs
+from tracer.errors import FourwaveError
+
+PROG: Final = "fourwave"
+INTERRUPTED: Final = 130
+TRACEBACK_VARIABLE: Final = "FOURWAVE_TRACEBACK"
+
+
+class Verbs(click.Group):
+    """Keeps the order of definition, and is the one place where errors end."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        """Return the commands in the order a newcomer needs them."""
+        return list(self.commands)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; a known error becomes its message and its exit code."""
+        try:
+            return super().invoke(ctx)
+        except FourwaveError as error:
+            fail(str(error), error.exit_code)
+        except KeyboardInterrupt:
+            sys.exit(INTERRUPTED)
+        except BrokenPipeError:
+            # Whoever read us has read enough. The interpreter must not flush into the pipe again.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(0)
+
+
+def fail(message: str, code: int) -> None:
+    """Print one message and leave."""
+    runs.tell(f"{PROG}: {message}")
+    sys.exit(code)
+
+
+@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name=PROG, message="%(prog)s %(version)s")
+def cli() -> None:
+    """Watch every TCP connection of this host say goodbye."""
+
+
+@cli.command()
+@cli_options.options(
+    cli_options.FILTER_OPTIONS, cli_options.LIMIT_OPTIONS, cli_options.VIEW_OPTIONS
+)
+def watch(**options: Any) -> None:
+    """Show every close as it happens. Needs root.
+
+    LPORT<REMOTE: it connected to us, LPORT>REMOTE: we to it. SEGS: how many segments the FINs and
+    their ACKs took. WAIT: how long the peer's FIN waited for the application to close. LIFE: since
+    it was opened. For the rest the cause is named.
+    """
+    runs.watch(cli_options.wishes(options))
+
+
+@cli.command()
+@click.argument("file")
+@click.option("-f", "--force", is_flag=True, help="Overwrite FILE.")
+@cli_options.options(cli_options.LIMIT_OPTIONS)
+def record(file: str, *, force: bool, **options: Any) -> None:
+    """Record raw closes into FILE ("-": stdout), to replay anywhere. Needs root.
+
+    A close takes 472 bytes. The file holds addresses of peers: it is made readable for you alone.
+    """
+    runs.record(file, cli_options.wishes(options), force=force)
+
+
+@cli.command()
+@click.argument("file")
+@cli_options.options(
+    cli_options.FILTER_OPTIONS, (cli_options.LIMIT_OPTIONS[0],), cli_options.VIEW_OPTIONS
+)
+def replay(file: str, **options: Any) -> None:
+    """Show a recording FILE ("-": stdin) as watch would have. Needs no root, no kernel.
+
+    Of a damaged file everything before the damage is shown; then it says where, and exits with 1.
+    """
+    runs.replay(file, cli_options.wishes(options))
+
+
+@cli.command()
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per scenario.")
+@cli_options.options((cli_options.VIEW_OPTIONS[-1],))
+def demo(*, as_json: bool, color: str) -> None:
+    """Make every kind of close on loopback, and show each. Needs root, takes a few seconds.
+
+    Exits with 1 when a verdict differs from what was made.
+    """
+    from tracer.demo.run import demonstrate  # noqa: PLC0415
+
+    sys.exit(demonstrate(as_json=as_json, color=cli_options.want_color(color)))
+
+
+@cli.command()
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per fact.")
+@cli_options.options((cli_options.VIEW_OPTIONS[-1],))
+def doctor(*, as_json: bool, color: str) -> None:
+    """Tell what this host allows, what will be used and why; each "no" with its remedy.
+
+    Exits with 0 when watch can run here, 3 when not.
+    """
+    sys.exit(runs.doctor(as_json=as_json, color=cli_options.want_color(color)))
+
+
+def main() -> None:
+    """Entry point of the `fourwave` command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal without UTF-8 gets "?", not an error
+            stream.reconfigure(errors="replace")
+    try:
+        cli.main(prog_name=PROG)
+    except Exception as error:
+        if os.environ.get(TRACEBACK_VARIABLE):
+            raise
+        name = type(error).__name__
+        fail(
+            f"internal error: {name}: {error}; please report it with the output of "
+            f"{TRACEBACK_VARIABLE}=1 {' '.join([PROG, *sys.argv[1:]])}",
+            1,
+        )

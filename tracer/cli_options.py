@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Options that several commands share; a wrong one is told before numpy or anything loads."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import click
+
+from tracer import runs
+from tracer.tcp import Handshake, Kind
+
+if TYPE_CHECKING:
+    import ipaddress
+    from collections.abc import Callable
+
+    Command = Callable[..., Any]
+
+T = TypeVar("T")
+
+NETNS_DIR: Final = "/run/netns"  # where ip-netns(8) keeps its names
+KINDS: Final = {kind.name.lower(): kind for kind in Kind}
+HANDSHAKES: Final = {shake.name.lower(): shake for shake in Handshake}
+
+
+# IPv4 is mapped into IPv6 like in the records.
+def _network(text: str) -> ipaddress.IPv6Network:
+    import ipaddress  # noqa: PLC0415 - 10 ms that only this option needs
+
+    try:
+        network = ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        message = f"{text!r} is not an address or a network like 10.0.0.0/8"
+        raise click.BadParameter(message) from None
+    if isinstance(network, ipaddress.IPv6Network):
+        return network
+    return ipaddress.IPv6Network((f"::ffff:{network.network_address}", 96 + network.prefixlen))
+
+
+def _netns(text: str) -> int:
+    if text.isdecimal():
+        return int(text)
+    path = text if "/" in text else f"{NETNS_DIR}/{text}"
+    try:
+        return Path(path).stat().st_ino
+    except (OSError, ValueError) as error:
+        message = f"no network namespace {text!r}: {path}: {getattr(error, 'strerror', error)}"
+        raise click.BadParameter(message) from None
+
+
+def _each(convert: Callable[[str], T]) -> Callable[..., tuple[T, ...]]:
+    return lambda _ctx, _param, texts: tuple(convert(text) for text in texts)
+
+
+FILTER_OPTIONS: Final = (
+    click.option(
+        "--port",
+        "ports",
+        type=click.IntRange(0, 65535),
+        multiple=True,
+        help="Local or remote port.",
+    ),
+    click.option(
+        "--pid",
+        "pids",
+        type=click.IntRange(1),
+        multiple=True,
+        help="Process that opened or closed.",
+    ),
+    click.option(
+        "--comm",
+        "comms",
+        metavar="COMM",
+        multiple=True,
+        help="Its name, or a pattern like 'nginx*'.",
+    ),
+    click.option(
+        "--raddr",
+        "raddrs",
+        callback=_each(_network),
+        metavar="ADDR[/BITS]",
+        multiple=True,
+        help="Remote address or network.",
+    ),
+    click.option(
+        "--netns",
+        "netns",
+        callback=_each(_netns),
+        metavar="INUM|NAME|PATH",
+        multiple=True,
+        help="Network namespace.",
+    ),
+    click.option(
+        "--kind",
+        "kinds",
+        type=click.Choice(list(KINDS)),
+        metavar="KIND",
+        multiple=True,
+        help=f"How it ended: {', '.join(KINDS)}.",
+    ),
+    click.option(
+        "--handshake",
+        "handshakes",
+        type=click.Choice(list(HANDSHAKES)),
+        metavar="HANDSHAKE",
+        multiple=True,
+        help=f"How the FINs were exchanged: {', '.join(HANDSHAKES)}.",
+    ),
+)
+LIMIT_OPTIONS: Final = (
+    click.option(
+        "--count", type=click.IntRange(1), metavar="N", help="Stop after N closes were shown."
+    ),
+    click.option(
+        "--duration",
+        "duration_s",
+        type=click.FloatRange(0, min_open=True),
+        metavar="SECONDS",
+        help="Stop after so long.",
+    ),
+)
+VIEW_OPTIONS: Final = (
+    click.option("-w", "--wide", is_flag=True, help="Every column, and why; any width."),
+    click.option("--json", "as_json", is_flag=True, help="One JSON object per close."),
+    click.option("--summary", "summary_only", is_flag=True, help="No lines, only the summary."),
+    click.option(
+        "--color",
+        type=click.Choice(("auto", "always", "never")),
+        default="auto",
+        show_default=True,
+        help="NO_COLOR is respected.",
+    ),
+)
+
+
+def options(*groups: tuple[Command, ...]) -> Callable[[Command], Command]:
+    """Return a decorator that adds the options in the order given."""
+
+    def decorate(command: Command) -> Command:
+        for option in reversed([option for group in groups for option in group]):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+def want_color(choice: str) -> bool:
+    """Decide on colour: as told, else when stdout is a terminal that can and NO_COLOR is unset."""
+    if choice != "auto":
+        return choice == "always"
+    capable = os.environ.get("TERM", "dumb") != "dumb" and not os.environ.get("NO_COLOR")
+    return capable and sys.stdout.isatty()
+
+
+FILTER_NAMES: Final = ("ports", "pids", "comms", "raddrs", "netns")
+
+
+def wishes(options: dict[str, Any]) -> runs.Wishes:
+    """Return a command's options as plain values."""
+    filters = {name: options.get(name, ()) for name in FILTER_NAMES}
+    filters["kinds"] = tuple(KINDS[label] for label in options.get("kinds", ()))
+    filters["handshakes"] = tuple(HANDSHAKES[label] for label in options.get("handshakes", ()))
+    return runs.Wishes(
+        filters=filters,
+        count=options.get("count"),
+        duration_s=options.get("duration_s"),
+        wide=options.get("wide", False),
+        as_json=options.get("as_json", False),
+        summary_only=options.get("summary_only", False),
+        color=want_color(options.get("color", "never")),
+    )

@@ -1,0 +1,235 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One close as a ladder: who sent what, when, and the states it led to on either side.
+
+Drawn from the Close alone, so from this host's view: times are when a segment was
+queued or processed here, and the peer's states are what RFC 9293 says they must be.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from tracer.outputs.text import duration, short_endpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tracer.close import Close
+
+    Steps = Iterator["Step"]
+
+ARROW_WIDTH: Final = 26
+STATE_WIDTH: Final = 11
+TIME_WIDTH: Final = 8
+SIDE_WIDTH: Final = TIME_WIDTH + 1 + STATE_WIDTH
+
+
+@dataclass(frozen=True, slots=True)
+class Glyphs:
+    """What the picture is drawn with."""
+
+    bar: str
+    dash: str
+    right: str
+    left: str
+    lost: str
+    ellipsis: str
+
+
+UNICODE: Final = Glyphs("│", "─", "▶", "◀", "✕", "…")
+ASCII: Final = Glyphs("|", "-", ">", "<", "x", "~")
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One rung. `at_us` is the offset of the timeline, None when not known.
+
+    `way` is "out", "in", "lost" (sent, never answered) or "" for no segment at all.
+    """
+
+    way: str
+    label: str
+    at_us: int | None
+    local: str = ""
+    peer: str = ""
+
+
+def draw(close: Close, *, encoding: str | None = "utf-8") -> list[str]:
+    """Return the ladder's lines, at most 72 columns; ASCII when the encoding has no more."""
+    glyphs = _glyphs(encoding)
+    steps = list(_steps(close))
+    start_us = min((step.at_us for step in steps[1:] if step.at_us is not None), default=0)
+    rungs = (_rung(step, start_us, glyphs) for step in steps)
+    return [_title(close, glyphs), *rungs]
+
+
+def _glyphs(encoding: str | None) -> Glyphs:
+    try:
+        f"{UNICODE.bar}{UNICODE.right}{UNICODE.lost}".encode(encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return ASCII
+    return UNICODE
+
+
+def _title(close: Close, glyphs: Glyphs) -> str:
+    local = short_endpoint(close.laddr, close.lport, 28).replace("…", glyphs.ellipsis)
+    peer = short_endpoint(close.raddr, close.rport, 28).replace("…", glyphs.ellipsis)
+    gap = max(2, SIDE_WIDTH + ARROW_WIDTH + 4 - len(f"{local:>{SIDE_WIDTH + 2}}"))
+    return f"{local:>{SIDE_WIDTH + 2}}{' ' * gap}{peer}"[:72]
+
+
+def _rung(step: Step, start_us: int, glyphs: Glyphs) -> str:
+    time = "" if step.at_us is None or step.at_us < start_us else _after(step.at_us - start_us)
+    left = f"{time:>{TIME_WIDTH}} {step.local:<{STATE_WIDTH}}"
+    middle = _arrow(step, glyphs)
+    return f"{left} {glyphs.bar}{middle}{glyphs.bar} {step.peer}".rstrip()
+
+
+def _after(us: int) -> str:
+    return f"+{duration(us)}" if us else "0"
+
+
+def _arrow(step: Step, glyphs: Glyphs) -> str:
+    if not step.way:
+        return step.label.center(ARROW_WIDTH) if step.label else " " * ARROW_WIDTH
+    body = f" {step.label} ".center(ARROW_WIDTH - 1, glyphs.dash)
+    if step.way == "in":
+        return glyphs.left + body
+    if step.way == "lost":
+        return body[: ARROW_WIDTH - 4] + glyphs.dash + glyphs.lost + "  "
+    return body + glyphs.right
+
+
+def _steps(close: Close) -> Steps:
+    if close.kind not in NEVER_ESTABLISHED:
+        at = close.timeline_us.get("established")
+        yield Step("", "", at, "ESTABLISHED", "ESTABLISHED")
+    else:
+        yield Step("", "", None, "", "")
+    yield from STORIES[close.kind](close)
+
+
+def _active(close: Close) -> Steps:
+    at = close.timeline_us
+    yield Step("out", "FIN", at.get("fin_sent"), "FIN_WAIT1", "CLOSE_WAIT")
+    if close.handshake == "three_way":
+        yield Step("in", "FIN + ACK", at.get("fin_received"), "", "LAST_ACK")
+    else:
+        carrier = "data + ACK" if close.fin_ack == "data" else "ACK"
+        yield Step("in", carrier, at.get("fin_acked"), "FIN_WAIT2")
+        yield from _peer_fin(close)
+    if close.time_wait and "fin_received" in at:
+        yield Step("out", "ACK", at.get("closed"), "TIME_WAIT", "CLOSE")
+
+
+# An orphan's FIN_WAIT2 is a mini-socket: the peer's FIN comes to it, unseen by the tracer.
+def _peer_fin(close: Close) -> Steps:
+    at = close.timeline_us
+    if "fin_received" in at:
+        yield Step("in", "FIN", at["fin_received"], "", "LAST_ACK")
+    else:
+        yield Step("", "(FIN not come yet)", at.get("closed"), "FIN_WAIT2")
+
+
+def _passive(close: Close) -> Steps:
+    at = close.timeline_us
+    yield Step("in", "FIN", at.get("fin_received"), "CLOSE_WAIT", "FIN_WAIT1")
+    if close.handshake == "three_way":
+        yield Step("out", "FIN + ACK", at.get("fin_sent"), "LAST_ACK")
+    else:
+        carrier = {"data": "data + ACK", "pure": "ACK"}.get(close.fin_ack or "", "ACK")
+        yield Step("out", carrier, at.get("ack_sent"), "", "FIN_WAIT2")
+        yield Step("out", "FIN", at.get("fin_sent"), "LAST_ACK")
+    yield Step("in", "ACK", at.get("closed"), "CLOSE", "TIME_WAIT")
+
+
+def _simultaneous(close: Close) -> Steps:
+    at = close.timeline_us
+    yield Step("out", "FIN", at.get("fin_sent"), "FIN_WAIT1", "FIN_WAIT1")
+    yield Step("in", "FIN (they crossed)", at.get("fin_received"), "CLOSING", "CLOSING")
+    yield Step("out", "ACK", at.get("fin_received"))
+    yield Step("in", "ACK", at.get("closed"), "TIME_WAIT", "TIME_WAIT")
+
+
+# FINs that were exchanged before something else ended the connection.
+def _fins(close: Close) -> Steps:
+    at = close.timeline_us
+    fins = (
+        [
+            (at["fin_sent"], "out", "FIN", "LAST_ACK" if _after_theirs(close) else "FIN_WAIT1", ""),
+            (at["fin_received"], "in", "FIN", "CLOSE_WAIT", "FIN_WAIT1"),
+        ]
+        if {"fin_sent", "fin_received"} <= at.keys()
+        else _single_fin(at)
+    )
+    for when, way, label, local, peer in sorted(fins):
+        yield Step(way, label, when, local, peer)
+
+
+def _after_theirs(close: Close) -> bool:
+    return close.timeline_us["fin_received"] <= close.timeline_us["fin_sent"]
+
+
+def _single_fin(at: dict[str, int]) -> list[tuple[int, str, str, str, str]]:
+    if "fin_sent" in at:
+        return [(at["fin_sent"], "out", "FIN", "FIN_WAIT1", "CLOSE_WAIT")]
+    if "fin_received" in at:
+        return [(at["fin_received"], "in", "FIN", "CLOSE_WAIT", "FIN_WAIT1")]
+    return []
+
+
+def _abort(close: Close) -> Steps:
+    at = close.timeline_us
+    yield from _fins(close)
+    if close.cause == "data_after_close":
+        yield Step("in", "data", at.get("rst_sent"))
+    yield Step("out", "RST", at.get("rst_sent", at.get("closed")), "CLOSE", "CLOSE")
+
+
+def _reset(close: Close) -> Steps:
+    at = close.timeline_us
+    yield from _fins(close)
+    yield Step("in", "RST", at.get("rst_received", at.get("closed")), "CLOSE", "CLOSE")
+
+
+def _timeout(close: Close) -> Steps:
+    at = close.timeline_us
+    yield from _fins(close)
+    yield Step("lost", "no answer", None)
+    yield Step("", TIMEOUT_WORDS.get(close.cause or "", "gave up"), at.get("closed"), "CLOSE", "?")
+
+
+def _refused(close: Close) -> Steps:
+    yield Step("out", "SYN", None, "SYN_SENT")
+    yield Step("in", "RST + ACK", close.timeline_us.get("closed"), "CLOSE", "no listener")
+
+
+def _attempt_failed(close: Close) -> Steps:
+    yield Step("lost", "SYN", None, "SYN_SENT")
+    yield Step("", "gave up", close.timeline_us.get("closed"), "CLOSE", "?")
+
+
+def _unknown(close: Close) -> Steps:
+    yield from _fins(close)
+    yield Step("", "(not seen)", close.timeline_us.get("closed"), "CLOSE", "?")
+
+
+NEVER_ESTABLISHED: Final = ("refused", "attempt_failed")
+TIMEOUT_WORDS: Final = {
+    "user_timeout": "TCP_USER_TIMEOUT",
+    "keepalive": "keepalive unanswered",
+    "retransmit_timeout": "retransmissions used up",
+    "fin_wait2_timeout": "tcp_fin_timeout",
+}
+STORIES: Final[dict[str, Callable[[Close], Steps]]] = {
+    "active": _active,
+    "passive": _passive,
+    "simultaneous": _simultaneous,
+    "abort": _abort,
+    "reset": _reset,
+    "timeout": _timeout,
+    "refused": _refused,
+    "attempt_failed": _attempt_failed,
+    "unknown": _unknown,
+}

@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Put the parts together for each command: source, session, view, recorder, summary.
+
+Nothing heavy is imported at the top: the loader child of a live run starts first,
+and numpy comes in while it compiles.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from tracer.errors import RecordingError
+from tracer.outputs.text import plural
+
+if TYPE_CHECKING:
+    from tracer.aggregator import Snapshot
+    from tracer.kernel.source import KernelSource
+    from tracer.recording import RecordingSource, RecordingWriter
+    from tracer.session import Limits, Session, View
+    from tracer.tcp import HostFacts
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What the command line asked for, as plain values."""
+
+    filters: dict[str, Any] = field(default_factory=dict)
+    count: int | None = None
+    duration_s: float | None = None
+    wide: bool = False
+    as_json: bool = False
+    summary_only: bool = False
+    color: bool = False
+
+
+def watch(wishes: Wishes) -> None:
+    """Show the closes of this host until told to stop. Raises HostError."""
+    with attach() as source:
+        from tracer import session  # noqa: PLC0415 - numpy: after the loader has started
+
+        with session.Stop() as stop:
+            run = _session(source.host, wishes, _view(wishes), ask_names=source.cgroup_names)
+            limits = _limits(wishes)
+            tell(f"ready: tracing every TCP close on this host ({in_force(source.manifest)})")
+            session.run(session.live_batches(source, stop, limits), run, stop)
+            session.drain_rest(source, run)
+    _summarize(run.finish(), wishes)
+
+
+def record(path: str, wishes: Wishes, *, force: bool) -> None:
+    """Write the raw batches of this host into a file until told to stop."""
+    with attach() as source, _writer(path, source, force=force) as writer:
+        from tracer import session  # noqa: PLC0415 - numpy: after the loader has started
+
+        with session.Stop() as stop:
+            run = _session(source.host, wishes, None, ask_names=source.cgroup_names, to=writer)
+            tell(f"ready: recording every TCP close on this host ({in_force(source.manifest)})")
+            session.run(session.live_batches(source, stop, _limits(wishes)), run, stop)
+            session.drain_rest(source, run)
+        snapshot = run.finish()
+    tell(summary_text(snapshot))
+    tell(f"{path}: {plural(writer.size_bytes, 'byte')}; show it with: fourwave replay {path}")
+
+
+def replay(path: str, wishes: Wishes) -> None:
+    """Show a recording as watch would have. Raises RecordingError, also after what was whole."""
+    from tracer import session  # noqa: PLC0415 - numpy is not needed to refuse a file
+    from tracer.recording import RecordingSource  # noqa: PLC0415
+
+    with RecordingSource(path) as source, session.Stop() as stop:
+        run = _session(host_facts(source), wishes, _view(wishes))
+        session.run(source, run, stop)
+        _summarize(run.finish(), wishes)
+        if source.damage is not None:
+            raise RecordingError(f"{path} is damaged {source.damage}; all before that was read")
+
+
+def doctor(*, as_json: bool, color: bool) -> int:
+    """Print what this host allows; return the exit code."""
+    from tracer.errors import HostError  # noqa: PLC0415
+    from tracer.kernel.support import probe  # noqa: PLC0415
+    from tracer.outputs import doctor as form  # noqa: PLC0415
+
+    facts = probe()
+    sys.stdout.write(form.as_json(facts) if as_json else form.as_text(facts, color=color))
+    sys.stdout.flush()
+    return 0 if form.able(facts) else HostError.exit_code
+
+
+def attach() -> KernelSource:
+    """Return this host as a source; numpy and the session are imported meanwhile."""
+    from tracer.kernel.source import KernelSource  # noqa: PLC0415
+
+    loader = KernelSource.load()
+    from tracer import session  # noqa: F401, PLC0415
+
+    return KernelSource(loader)
+
+
+def in_force(manifest: dict[str, Any]) -> str:
+    """Say in a few words what the evidence rests on, what is missing included."""
+    words = [str(manifest["mechanism"]), "evidence by counters"]
+    if not manifest["reset_reasons"]:
+        words.append("no reset reasons on this kernel")
+    return ", ".join(words)
+
+
+def tell(text: str) -> None:
+    """Write a line for the user to stderr, at once."""
+    with contextlib.suppress(OSError):
+        sys.stderr.write(text + "\n")
+        sys.stderr.flush()
+
+
+def host_facts(source: RecordingSource) -> HostFacts:
+    """Return what the recording says of the host it was made on. Raises RecordingError."""
+    from tracer.tcp import HostFacts  # noqa: PLC0415
+    from tracer.wire import CLOSE_DTYPE, WIRE_VERSION  # noqa: PLC0415
+
+    wire = source.header.get("wire_version"), source.header.get("record_bytes")
+    if wire != (WIRE_VERSION, CLOSE_DTYPE.itemsize):
+        raise RecordingError(
+            f"{source.path} holds records of wire version {wire[0]} ({wire[1]} bytes each), this "
+            f"fourwave reads version {WIRE_VERSION} ({CLOSE_DTYPE.itemsize} bytes); "
+            "replay it with the version that made it"
+        )
+    try:
+        reasons = {int(number): str(name) for number, name in source.header["rst_reasons"].items()}
+        return HostFacts(
+            hz=int(source.header["hz"]),
+            rst_reasons=reasons,
+            page_size=int(source.header["page_size"]),
+            kernel_release=str(source.header["kernel_release"]),
+            machine=str(source.header["machine"]),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        message = f"{source.path} is damaged: its header lacks what is needed ({error})"
+        raise RecordingError(message) from error
+
+
+def recording_header(host: HostFacts) -> dict[str, Any]:
+    """Return the context of a recording: what its records mean, nothing that names the host."""
+    from tracer.wire import CLOSE_DTYPE, WIRE_VERSION  # noqa: PLC0415
+
+    return {
+        "wire_version": WIRE_VERSION,
+        "record_bytes": CLOSE_DTYPE.itemsize,
+        "hz": host.hz,
+        "page_size": host.page_size,
+        "kernel_release": host.kernel_release,
+        "machine": host.machine,
+        "rst_reasons": {str(number): name for number, name in host.rst_reasons.items()},
+    }
+
+
+def summary_text(snapshot: Snapshot) -> str:
+    """Return the summary as text."""
+    from tracer.outputs import summary  # noqa: PLC0415
+
+    return summary.as_text(snapshot)
+
+
+def _writer(path: str, source: KernelSource, *, force: bool) -> RecordingWriter:
+    from tracer.recording import RecordingWriter  # noqa: PLC0415
+
+    return RecordingWriter(path, recording_header(source.host), force=force)
+
+
+def _session(
+    host: HostFacts,
+    wishes: Wishes,
+    view: View | None,
+    *,
+    ask_names: Any = None,
+    to: RecordingWriter | None = None,
+) -> Session:
+    from tracer import filters, session  # noqa: PLC0415
+
+    return session.Session(
+        host,
+        view=view,
+        chosen=filters.Filter(**wishes.filters),
+        limits=_limits(wishes),
+        recorder=to,
+        ask_names=ask_names,
+    )
+
+
+def _limits(wishes: Wishes) -> Limits:
+    from tracer.session import Limits  # noqa: PLC0415
+
+    return Limits(count=wishes.count, duration_s=wishes.duration_s)
+
+
+def _view(wishes: Wishes) -> View | None:
+    from tracer.outputs.jsonl import JsonView  # noqa: PLC0415
+    from tracer.outputs.live import LiveView  # noqa: PLC0415
+
+    if wishes.summary_only:
+        return None
+    if wishes.as_json:
+        return JsonView(sys.stdout)
+    return LiveView(sys.stdout, wide=wishes.wide, color=wishes.color)
+
+
+# With --json, stdout is for machines alone.
+def _summarize(snapshot: Snapshot, wishes: Wishes) -> None:
+    if wishes.as_json:
+        tell(summary_text(snapshot))
+        return
+    sys.stdout.write(summary_text(snapshot))
+    sys.stdout.flush()

@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The numbers of TCP on Linux, of the wire records, and of the verdicts.
+
+Small stable integers for arrays and recordings, labels for JSON and metrics.
+The flag and reference values mirror bpf/records.h; the verdict labels are the
+output contract.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum, IntFlag
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class TcpState(IntEnum):
+    """include/net/tcp_states.h."""
+
+    ESTABLISHED = 1
+    SYN_SENT = 2
+    SYN_RECV = 3
+    FIN_WAIT1 = 4
+    FIN_WAIT2 = 5
+    TIME_WAIT = 6
+    CLOSE = 7
+    CLOSE_WAIT = 8
+    LAST_ACK = 9
+    LISTEN = 10
+    CLOSING = 11
+    NEW_SYN_RECV = 12
+
+    @property
+    def label(self) -> str:
+        """Metric label: fin_wait1."""
+        return self.name.lower()
+
+
+class Labelled(IntEnum):
+    """An enum of the output contract; the member NONE is null there."""
+
+    @property
+    def label(self) -> str | None:
+        """JSON value: the lower case name, None for NONE."""
+        return None if self.name == "NONE" else self.name.lower()
+
+
+class Kind(Labelled):
+    """How the connection ended, seen from this socket."""
+
+    UNKNOWN = 0
+    ACTIVE = 1
+    PASSIVE = 2
+    SIMULTANEOUS = 3
+    ABORT = 4
+    RESET = 5
+    TIMEOUT = 6
+    REFUSED = 7
+    ATTEMPT_FAILED = 8
+
+
+class Handshake(Labelled):
+    """How many segments the two FINs and their ACKs took."""
+
+    NONE = 0
+    FOUR_WAY = 1
+    THREE_WAY = 2
+    SIMULTANEOUS = 3
+
+
+class FinAck(Labelled):
+    """What carried the ACK of the first FIN."""
+
+    NONE = 0
+    PURE = 1
+    DATA = 2
+    FIN = 3
+
+
+class Evidence(Labelled):
+    """What the handshake verdict rests on."""
+
+    NONE = 0
+    HOOK = 1
+    COUNTERS = 2
+
+
+class Cause(Labelled):
+    """Why it ended, where it did not end by FINs alone."""
+
+    NONE = 0
+    UNREAD_DATA = 1
+    LINGER_ZERO = 2
+    DATA_AFTER_CLOSE = 3
+    DISCONNECT = 4
+    OUT_OF_MEMORY = 5
+    RETRANSMIT_TIMEOUT = 6
+    KEEPALIVE = 7
+    USER_TIMEOUT = 8
+    FIN_WAIT2_TIMEOUT = 9
+    SOCK_DESTROY = 10
+    NO_LISTENER = 11
+    PEER = 12
+    UNKNOWN = 13
+
+
+class How(Labelled):
+    """What the closer did; SIGNAL is written signal:N."""
+
+    NONE = 0
+    CLOSE = 1
+    SHUTDOWN = 2
+    EXIT = 3
+    SIGNAL = 4
+    KERNEL = 5
+
+
+class RecordType(IntEnum):
+    """conn_record.type."""
+
+    CLOSE = 1
+    RESET = 2
+
+
+class ConnFlag(IntFlag):
+    """conn_record.flags."""
+
+    OPENED_ACTIVE = 1 << 0
+    OPENED_PASSIVE = 1 << 1
+    GAP = 1 << 2
+    MPTCP_SUBFLOW = 1 << 3
+    CLOSE_OWNED = 1 << 4
+    FIN_ACKED_OWNED = 1 << 5
+    EMITTED = 1 << 6
+    RESET_MAY_FOLLOW = 1 << 7
+    CLOSED_ON_DESTROY = 1 << 8
+
+
+class FileRef(IntEnum):
+    """What sk->sk_socket->file was when somebody acted on the socket."""
+
+    NONE = 0
+    ALIVE = 1
+    DEAD = 2
+
+
+class ActorFlag(IntFlag):
+    """actor.flags."""
+
+    VALID = 1 << 0
+    EXITING = 1 << 1
+    KTHREAD = 1 << 2
+    IN_SOFTIRQ = 1 << 3
+
+
+class RstFlag(IntFlag):
+    """conn_record.rst_flags."""
+
+    SENT_ACTIVE = 1 << 0
+    SENT_REPLY = 1 << 1
+    SENT_AFTER_CLOSE = 1 << 2
+    RECEIVED = 1 << 3
+    HAS_REASON = 1 << 4
+
+
+class SkFlag(IntFlag):
+    """conn_record.sk_flags: enum sock_flags of include/net/sock.h as bits."""
+
+    DEAD = 1 << 0
+    DONE = 1 << 1
+    KEEPOPEN = 1 << 3
+    LINGER = 1 << 4
+
+
+TW_NONE = 0
+"""conn_record.tw_substate: the hash bucket was walked, no mini-socket."""
+TW_NOT_LOOKED = 255
+"""conn_record.tw_substate: not walked, or the walk could not end."""
+
+
+@dataclass(frozen=True, slots=True)
+class HostFacts:
+    """What is constant for a recording and needed to read its records."""
+
+    hz: int
+    """CONFIG_HZ: jiffies per second."""
+    rst_reasons: Mapping[int, str] = field(default_factory=dict)
+    """enum sk_rst_reason of this kernel by value, the kernel's names; empty before v6.10."""
+    page_size: int = 4096
+    kernel_release: str = ""
+    machine: str = ""
