@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fixtures: the running tracer and the networks, one of each per module."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.conftest import skip_or_fail
+from tests.truth.netns import loopback, veth_pair
+from tests.truth.watch import HostLacksError, Watch
+from tests.truth.wire import wired_pair
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.truth.netns import Net
+    from tests.truth.wire import WiredNet
+
+
+@pytest.fixture(scope="module")
+def tracer_watch() -> Iterator[Watch]:
+    """A running `watch --json`; it must end with 0 on SIGINT."""
+    try:
+        watch = Watch()
+    except HostLacksError as error:
+        skip_or_fail(str(error))
+        raise
+    yield watch
+    watch.stop()
+
+
+@pytest.fixture(scope="module")
+def loopback_net() -> Iterator[Net]:
+    """One namespace, both ends on lo."""
+    with loopback() as net:
+        yield net
+
+
+@pytest.fixture(scope="module")
+def veth_net() -> Iterator[Net]:
+    """Two namespaces joined by veth."""
+    with veth_pair() as net:
+        yield net
+
+
+@pytest.fixture(scope="module")
+def wired_net() -> Iterator[WiredNet]:
+    """Two namespaces joined by a wire under control."""
+    with wired_pair() as wired:
+        yield wired

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every kind of close, 23 of each, against what was meant and against the packets."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.truth import bench
+from tests.truth.intent import packets_against_intent, records_against_intent
+from tests.truth.mixed import SCENARIOS
+from tests.truth.sockets import Flavour
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.truth.netns import Net
+    from tests.truth.scenario import Scenario
+    from tests.truth.sockets import Made
+    from tests.truth.watch import Watch
+    from tests.truth.wire import Wire, WiredNet
+
+pytestmark = pytest.mark.kernel
+
+# A prime number of connections, in every mix of address families: 23 in sum.
+ON_LOOPBACK = {
+    Flavour.V4: 8,
+    Flavour.V6: 5,
+    Flavour.MAPPED_SERVER: 5,
+    Flavour.MAPPED_CLIENT: 5,
+}
+ON_WIRE = {Flavour.V4: 12, Flavour.V6: 11}
+
+
+def cases(*, wired: bool) -> Iterator[object]:
+    """Yield (name, server_first) for pytest, both ways round where that makes a difference."""
+    for entry in SCENARIOS.values():
+        if entry.wired == wired:
+            for server_first in (False, True)[: 1 + entry.both_ways]:
+                way = "server" if server_first else "client"
+                yield pytest.param(entry.name, server_first, id=f"{entry.name}-{way}")
+
+
+def check(entry: Scenario, run: bench.Run, *, server_first: bool) -> None:
+    """Assert: packets as meant, records as the packets have it, records as meant."""
+    bench_errors = packets_against_intent(entry, run, server_first=server_first)
+    assert not bench_errors, "\n".join(bench_errors[:3])
+    assert run.report.exact, run.report.text(limit=3)
+    wrong = records_against_intent(entry, run, server_first=server_first)
+    assert not wrong, f"{len(wrong)} of {len(run.records)}\n" + "\n".join(wrong[:3])
+
+
+def play(
+    entry: Scenario,
+    net: Net,
+    plan: dict[Flavour, int],
+    *,
+    server_first: bool,
+    wire: Wire | None = None,
+) -> list[Made]:
+    """Make the connections of one plan, one flavour after the other."""
+    made = []
+    for flavour, count in plan.items():
+        made += entry.run(net, flavour, count, server_first=server_first, wire=wire)
+    return made
+
+
+@pytest.mark.parametrize(("name", "server_first"), list(cases(wired=False)))
+def test_on_loopback(
+    name: str,
+    server_first: bool,
+    loopback_net: Net,
+    tracer_watch: Watch,
+    tmp_path: Path,
+) -> None:
+    """23 closes of this kind on lo: the record says what was meant and what the packets show."""
+    entry = SCENARIOS[name]
+
+    def traffic() -> list[Made]:
+        return play(entry, loopback_net, ON_LOOPBACK, server_first=server_first)
+
+    check(
+        entry, bench.run(loopback_net, tmp_path, traffic, tracer_watch), server_first=server_first
+    )
+
+
+@pytest.mark.parametrize(("name", "server_first"), list(cases(wired=True)))
+def test_on_wire(
+    name: str,
+    server_first: bool,
+    wired_net: WiredNet,
+    tracer_watch: Watch,
+    tmp_path: Path,
+) -> None:
+    """23 closes of a kind that needs a steered wire, judged from both of its ends."""
+    entry, net = SCENARIOS[name], wired_net.net
+
+    def traffic() -> list[Made]:
+        return play(entry, net, ON_WIRE, server_first=server_first, wire=wired_net.wire)
+
+    check(entry, bench.run(net, tmp_path, traffic, tracer_watch), server_first=server_first)

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""All kinds mixed: every close accounted for and as the packets have it, also under load."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.truth import bench
+from tests.truth.mixed import mixed
+from tests.truth.netns import loopback
+from tests.truth.watch import ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.truth.netns import Namespace, Net
+    from tests.truth.watch import Watch
+
+pytestmark = [pytest.mark.kernel, pytest.mark.slow]
+
+CONNECTIONS = 1_100
+CLOSES_MIN = 2_000
+LOAD_CONNECTIONS = 20_000
+LOAD_S = 60.0
+SEEDS = {"loopback": 20_230, "veth": 20_231}
+
+
+@contextlib.contextmanager
+def load(ns: Namespace, count: int) -> Iterator[subprocess.Popen[str]]:
+    """Run `count` short connections inside `ns`; started when this yields."""
+    command = ns.command(sys.executable, "-m", "tests.truth.load", str(count))
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            assert process.stdout.readline() == "started\n"
+            yield process
+        finally:
+            process.kill()
+
+
+def mixed_run(net: Net, watch: Watch, folder: Path) -> bench.Run:
+    """Make the mix of this network's seed; at least 2,000 closes."""
+    seed = SEEDS[net.name]
+    run = bench.run(net, folder, lambda: mixed(net, CONNECTIONS, seed=seed), watch)
+    assert sum(made.ends for made in run.made) >= CLOSES_MIN
+    return run
+
+
+@pytest.mark.parametrize("where", ["loopback_net", "veth_net"])
+def test_mixed(
+    where: str,
+    request: pytest.FixtureRequest,
+    tracer_watch: Watch,
+    tmp_path: Path,
+) -> None:
+    """More than 2,000 closes of all kinds on eight threads: no disagreement, none missing."""
+    net = request.getfixturevalue(where)
+    report = mixed_run(net, tracer_watch, tmp_path).report
+    assert report.exact, f"seed {SEEDS[net.name]}: {report.text()}"
+
+
+@pytest.mark.parametrize("where", ["loopback_net", "veth_net"])
+def test_mixed_under_load(
+    where: str,
+    request: pytest.FixtureRequest,
+    tracer_watch: Watch,
+    tmp_path: Path,
+) -> None:
+    """The same while another namespace makes 20,000 short connections: their closes count, too."""
+    net = request.getfixturevalue(where)
+    with loopback("load") as busy:
+        netns = busy.client.ns.inum
+        tracer_watch.only_count(netns)
+        with load(busy.client.ns, LOAD_CONNECTIONS) as process:
+            report = mixed_run(net, tracer_watch, tmp_path).report
+            assert process.wait(LOAD_S) == 0
+        closes = 2 * LOAD_CONNECTIONS
+        tracer_watch.wait_for(lambda: tracer_watch.counted[netns] >= closes)
+        assert closes == tracer_watch.counted[netns]
+    assert report.exact, f"seed {SEEDS[net.name]}: {report.text()}"

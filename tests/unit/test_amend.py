@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Late RST reports find their close, and nothing waits longer than it must."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tracer.amend import HOLD_NS, Amender
+from tracer.tcp import ConnFlag, RecordType, RstFlag
+from tracer.wire import CLOSE_DTYPE
+
+if TYPE_CHECKING:
+    from tracer.wire import Records
+
+T0 = 10**9
+
+
+def closes(count: int, *, may_follow: bool = False, first_cookie: int = 100) -> Records:
+    made = np.zeros(count, CLOSE_DTYPE)
+    made["type"] = RecordType.CLOSE
+    made["flags"] = ConnFlag.RESET_MAY_FOLLOW if may_follow else 0
+    made["cookie"] = first_cookie + np.arange(count)
+    made["closed_ns"] = T0 + np.arange(count)
+    return made
+
+
+def resets(of: Records) -> Records:
+    made = np.zeros(len(of), CLOSE_DTYPE)
+    made["type"] = RecordType.RESET
+    for name in ("cookie", "closed_ns"):
+        made[name] = of[name]
+    made["rst_flags"] = RstFlag.SENT_ACTIVE
+    made["rst_sent_ns"] = of["closed_ns"] + 5
+    made["rst_reason"] = 11
+    return made
+
+
+def test_ordinary_closes_pass_untouched() -> None:
+    """The common case returns the very array that came in."""
+    batch = closes(23)
+    assert Amender().feed(batch, T0) is batch
+
+
+def test_amendment_in_the_same_batch() -> None:
+    """Close and RST of one drain leave as one amended close."""
+    held = closes(5, may_follow=True)
+    out = Amender().feed(np.concatenate((held, resets(held)[::-1])), T0 + 100)
+    assert out["cookie"].tolist() == held["cookie"].tolist()
+    assert (out["rst_sent_ns"] == held["closed_ns"] + 5).all()
+    assert (out["rst_flags"] == RstFlag.SENT_ACTIVE).all()
+    assert (out["rst_reason"] == 11).all()
+
+
+def test_amendment_in_the_next_batch() -> None:
+    """What may be amended waits, the rest does not."""
+    amender = Amender()
+    held, other = closes(3, may_follow=True), closes(4, first_cookie=900)
+    first = amender.feed(np.concatenate((held, other)), T0 + 100)
+    assert first["cookie"].tolist() == other["cookie"].tolist()
+    second = amender.feed(resets(held[:1]), T0 + 200)
+    assert second["cookie"].tolist() == [100]
+    assert len(amender.flush()) == 2
+
+
+def test_nobody_waits_longer_than_hold() -> None:
+    """After HOLD_NS of batch time the close leaves unamended."""
+    amender = Amender()
+    assert len(amender.feed(closes(1, may_follow=True), T0)) == 0
+    assert len(amender.feed(closes(0), T0 + HOLD_NS - 1)) == 0
+    assert len(amender.feed(closes(0), T0 + HOLD_NS)) == 1
+    assert len(amender.flush()) == 0
+
+
+def test_another_close_of_the_same_socket() -> None:
+    """The same cookie with another time of CLOSE is not amended; the report is counted."""
+    amender = Amender()
+    stray = resets(closes(1))
+    stray["closed_ns"] += 1
+    out = amender.feed(np.concatenate((closes(1, may_follow=True), stray)), T0 + HOLD_NS)
+    assert out["rst_flags"].tolist() == [0]
+    assert amender.unmatched == 1
+
+
+def test_report_without_any_close() -> None:
+    """A report that matches nothing yields nothing."""
+    amender = Amender()
+    assert len(amender.feed(resets(closes(2)), T0)) == 0
+    assert amender.unmatched == 2
+
+
+def test_first_of_two_resets_counts() -> None:
+    """Several RSTs may follow one close: the first one tells why, all tell how."""
+    held = closes(1, may_follow=True)
+    later = resets(held)
+    later["rst_sent_ns"] += 1000
+    later["rst_flags"] = RstFlag.SENT_REPLY
+    out = Amender().feed(np.concatenate((held, resets(held), later)), T0)
+    assert out["rst_sent_ns"].tolist() == [T0 + 5]
+    assert out["rst_flags"].tolist() == [RstFlag.SENT_ACTIVE | RstFlag.SENT_REPLY]
