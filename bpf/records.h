@@ -28,8 +28,9 @@ typedef unsigned long long fw_u64;
 
 enum record_type {
 	RECORD_CLOSE = 1, /* a socket reached TCP_CLOSE: the whole record */
-	RECORD_RESET = 2, /* a RST we sent after the close's own record had left:
-			   * only cookie, closed_ns and the rst_* fields mean anything */
+	RECORD_RESET = 2, /* a RST we sent after the close's own record had left: only
+			   * cookie, closed_ns (0: the socket was destroyed by then)
+			   * and the rst_* fields mean anything */
 };
 
 /* conn_record.flags */

@@ -23,6 +23,7 @@
 #define RCV_SHUTDOWN 1
 #define SEND_SHUTDOWN 2
 #define SHUTDOWN_BOTH 3
+#define ECONNABORTED 103
 #define TW_BUCKET_STEPS 32
 
 /*
@@ -45,8 +46,19 @@ BPF_F_TABLE("hash", u64, struct conn_record, conns, CONN_MAX, BPF_F_NO_PREALLOC)
 /* A connection that has seen nothing yet; too large for the stack. */
 BPF_ARRAY(blank, struct conn_record, 1);
 
-/* Closed connections on their way out. No wake-ups: the resident comes by. */
-BPF_RINGBUF_OUTPUT(closes, RING_PAGES);
+/*
+ * Closed connections on their way out. No wake-ups: the resident comes by.
+ * CPUs take different rings, because what a record costs is mostly the ring's
+ * lock and positions travelling from one CPU's cache to another's.
+ */
+BPF_RINGBUF_OUTPUT(closes_0, RING_PAGES);
+#if RINGS > 1
+BPF_RINGBUF_OUTPUT(closes_1, RING_PAGES);
+#endif
+#if RINGS > 2
+BPF_RINGBUF_OUTPUT(closes_2, RING_PAGES);
+BPF_RINGBUF_OUTPUT(closes_3, RING_PAGES);
+#endif
 
 /* One slot per CPU, read by the resident through mmap. */
 BPF_F_TABLE("array", u32, struct counters, counts, CPU_SLOTS, BPF_F_MMAPABLE);
@@ -103,34 +115,39 @@ static __always_inline void take_actor(struct actor *to, struct tcp_sock *tp)
 }
 
 /*
- * When this change happened. Reading the clock costs as much as all else in a
- * run; while TCP handles a segment its own reading, made for the segment in
- * hand, is as good: tcp_mstamp_refresh() at the start of tcp_rcv_established()
- * and tcp_rcv_state_process(). Everything a process or a timer does is not a
- * segment. A child in SYN_RECV has no reading yet; its next event has.
+ * Is this change TCP's answer to a segment, whoever holds the lock? All else
+ * is the act of a process or of a timer.
  */
-static __always_inline u64 time_of(struct tcp_sock *tp, int old, int new)
+static __always_inline bool is_by_segment(struct tcp_sock *tp, int old, int new)
 {
-	u64 segment_ns = tp->tcp_clock_cache;
-	bool by_segment;
-
 	switch (new) {
-	case TCP_SYN_RECV:
-		return 0;
 	case TCP_ESTABLISHED:
 	case TCP_FIN_WAIT2:
 	case TCP_CLOSE_WAIT:
 	case TCP_CLOSING:
-		by_segment = old != new;
-		break;
+		return old != new;
 	case TCP_CLOSE:
-		by_segment = !tp->sk_err && tp->snd_una == tp->write_seq &&
-			     (old == TCP_LAST_ACK || old == TCP_CLOSING ||
-			      (old == TCP_FIN_WAIT2 && tp->skc_flags & SK_FLAG_DONE));
-		break;
+		return !tp->sk_err && tp->snd_una == tp->write_seq &&
+		       (old == TCP_LAST_ACK || old == TCP_CLOSING ||
+			(old == TCP_FIN_WAIT2 && tp->skc_flags & SK_FLAG_DONE));
 	default:
-		by_segment = false;
+		return false;
 	}
+}
+
+/*
+ * When it happened. Reading the clock costs as much as all else in a run; while
+ * TCP handles a segment its own reading, made for the segment in hand, is as
+ * good: tcp_mstamp_refresh() at the start of tcp_rcv_established() and
+ * tcp_rcv_state_process(). A child in SYN_RECV has no reading yet; its next
+ * event has.
+ */
+static __always_inline u64 time_of(struct tcp_sock *tp, int new, bool by_segment)
+{
+	u64 segment_ns = tp->tcp_clock_cache;
+
+	if (new == TCP_SYN_RECV)
+		return 0;
 	return by_segment && segment_ns ? segment_ns : bpf_ktime_get_ns();
 }
 
@@ -265,11 +282,29 @@ static __always_inline void on_close(struct conn_record *conn, struct tcp_sock *
 	COUNT(closes);
 }
 
+static __always_inline long output(struct conn_record *conn)
+{
+	switch (bpf_get_smp_processor_id() & (RINGS - 1)) {
+#if RINGS > 1
+	case 1:
+		return closes_1.ringbuf_output(conn, sizeof(*conn), BPF_RB_NO_WAKEUP);
+#endif
+#if RINGS > 2
+	case 2:
+		return closes_2.ringbuf_output(conn, sizeof(*conn), BPF_RB_NO_WAKEUP);
+	case 3:
+		return closes_3.ringbuf_output(conn, sizeof(*conn), BPF_RB_NO_WAKEUP);
+#endif
+	default:
+		return closes_0.ringbuf_output(conn, sizeof(*conn), BPF_RB_NO_WAKEUP);
+	}
+}
+
 static __always_inline void emit(struct conn_record *conn)
 {
 	conn->type = RECORD_CLOSE;
 	conn->flags |= CONN_EMITTED;
-	if (closes.ringbuf_output(conn, sizeof(*conn), BPF_RB_NO_WAKEUP))
+	if (output(conn))
 		COUNT(ring_full);
 	else
 		COUNT(emitted);
@@ -290,21 +325,30 @@ static __always_inline bool is_held(struct conn_record *conn)
 	return conn->close_actor_file_ref == FILE_ALIVE || conn->sk_err;
 }
 
-/* Held sockets a RST of ours can still follow: connect(AF_UNSPEC), and data
- * for a direction that was shut (tcp_reset() first, then the answer). */
-static __always_inline bool reset_may_follow(struct conn_record *conn)
+/*
+ * A RST of ours can still follow a record that leaves now: after
+ * connect(AF_UNSPEC), and as the answer to data for a direction that was shut.
+ * For such data tcp_rcv_state_process() calls tcp_reset() or tcp_done() first,
+ * which destroy an orphan; the answer comes last.
+ */
+static __always_inline bool reset_may_follow(struct conn_record *conn, bool destroyed)
 {
+	if (conn->rst_sent_ns)
+		return false;
 	if (conn->sk_err)
 		return conn->sk_shutdown & RCV_SHUTDOWN;
-	return conn->flags & CONN_CLOSE_OWNED &&
-	       conn->old_state != TCP_LAST_ACK && conn->old_state != TCP_SYN_SENT;
+	if (destroyed)
+		return conn->old_state == TCP_FIN_WAIT2 && !(conn->sk_flags & SK_FLAG_DONE) &&
+		       conn->tw_substate == TW_NONE;
+	return conn->flags & CONN_CLOSE_OWNED && conn->old_state != TCP_LAST_ACK &&
+	       conn->old_state != TCP_SYN_SENT;
 }
 
 static __always_inline void emit_if_held(struct conn_record *conn)
 {
 	if (!is_held(conn))
 		return;
-	if (!conn->rst_sent_ns && reset_may_follow(conn))
+	if (reset_may_follow(conn, false))
 		conn->flags |= CONN_RESET_MAY_FOLLOW;
 	emit(conn);
 }
@@ -389,8 +433,11 @@ static __always_inline void conn_release(struct conn_record *conn)
 /* An opening event. A socket that connects again keeps its cookie. */
 static __always_inline struct conn_record *conn_open(struct conn_record *conn, u64 cookie, int new)
 {
-	if (conn)
+	if (conn) {
+		if (conn->state == TCP_CLOSE && !(conn->flags & CONN_EMITTED))
+			emit(conn);
 		conn_release(conn);
+	}
 	conn = conn_create(cookie);
 	if (!conn)
 		return NULL;
@@ -411,10 +458,23 @@ static __always_inline struct conn_record *conn_late(u64 cookie, int old)
 	return conn;
 }
 
+/* Did whoever runs now make this CLOSE? close() that resets, disconnect and
+ * ss -K do; they come after shutdown() too, and then name another actor than
+ * the one who queued the FIN. */
+static __always_inline bool is_own_act(struct conn_record *conn, bool by_segment)
+{
+	if (!(conn->flags & CONN_CLOSE_OWNED))
+		return false;
+	if (!(conn->closer.flags & ACTOR_VALID))
+		return true;
+	return !by_segment && !(conn->sk_flags & SK_FLAG_DEAD) &&
+	       (!conn->sk_err || conn->sk_err == ECONNABORTED);
+}
+
 /* What the change means for the record: when, and which counters and whose
  * name belong to that moment. One copy of the reading code serves them all. */
 static __always_inline void on_new_state(struct conn_record *conn, struct tcp_sock *tp, int old,
-					 int new, u64 now)
+					 int new, u64 now, bool by_segment)
 {
 	struct tcp_counts *moment = NULL;
 	struct actor *actor = NULL;
@@ -453,7 +513,7 @@ static __always_inline void on_new_state(struct conn_record *conn, struct tcp_so
 	case TCP_CLOSE:
 		on_close(conn, tp, old, now);
 		moment = &conn->at_close;
-		if (conn->flags & CONN_CLOSE_OWNED && !(conn->closer.flags & ACTOR_VALID))
+		if (is_own_act(conn, by_segment))
 			actor = &conn->closer;
 		break;
 	}
@@ -481,6 +541,7 @@ int on_set_state(u64 *ctx)
 	bool opening = new == TCP_SYN_SENT || (old == TCP_LISTEN && new == TCP_SYN_RECV);
 	struct conn_record *conn;
 	struct tcp_sock *tp;
+	bool by_segment;
 	u64 now;
 
 	if (new == TCP_LISTEN || (old == TCP_LISTEN && !opening) || (old == TCP_CLOSE && !opening))
@@ -509,49 +570,34 @@ int on_set_state(u64 *ctx)
 	}
 	conn->state = new;
 	conn->states_seen |= 1 << new;
-	now = time_of(tp, old, new);
+	by_segment = is_by_segment(tp, old, new);
+	now = time_of(tp, new, by_segment);
 	if (old != new)
-		on_new_state(conn, tp, old, new, now);
+		on_new_state(conn, tp, old, new, now, by_segment);
 	else
 		conn->reclosed_ns = now; /* close() after shutdown() */
 	return 0;
 }
 
-/* The record has left without this RST: send what the judge needs to join it. */
-static __always_inline void amend(struct conn_record *conn)
-{
-	conn->type = RECORD_RESET;
-	if (!closes.ringbuf_output(conn, sizeof(*conn), BPF_RB_NO_WAKEUP))
-		COUNT(resets_amended);
-	conn->type = RECORD_CLOSE;
-}
-
 /*
- * The connection of a full socket. A RST may also concern no socket at all
- * (NULL), a mini-socket or a request; a mini-socket bears the cookie of the
- * socket it replaced, whose own end this is not.
+ * Whose RST this is. It may also concern no socket at all (NULL), a mini-socket
+ * or a request; a mini-socket bears the cookie of the socket it replaced, whose
+ * own end this is not.
  */
-static __always_inline struct conn_record *conn_of(struct sock *sk)
+static __always_inline u64 cookie_of_full_socket(struct sock *sk)
 {
 	u8 state;
 
 	if (!sk)
-		return NULL;
+		return 0;
 	state = sk->skc_state;
 	if (state == TCP_TIME_WAIT || state == TCP_NEW_SYN_RECV)
-		return NULL;
-	return conn_find(sk->skc_cookie);
+		return 0;
+	return sk->skc_cookie;
 }
 
-/* (sk, skb, reason); skb == NULL means nothing asked for this RST but
- * ourselves. The first RST is the one that counts, so the twin may run for the
- * same event. */
-int on_send_reset(u64 *ctx)
+static __always_inline void take_reset(struct conn_record *conn, u64 *ctx)
 {
-	struct conn_record *conn = conn_of((struct sock *)ctx[0]);
-
-	if (!conn || conn->rst_sent_ns)
-		return 0;
 	conn->rst_sent_ns = bpf_ktime_get_ns();
 	conn->rst_sent_state = conn->state;
 	conn->rst_flags |= (ctx[1] ? RST_SENT_REPLY : RST_SENT_ACTIVE) |
@@ -560,14 +606,53 @@ int on_send_reset(u64 *ctx)
 	conn->rst_flags |= RST_HAS_REASON;
 	conn->rst_reason = ctx[2];
 #endif
-	if (conn->flags & CONN_EMITTED)
-		amend(conn);
+}
+
+/* The record has left without this RST: send what it takes to join them. Rare,
+ * so one ring does for all CPUs. */
+static __always_inline void amend(u64 cookie, u64 closed_ns, u64 *ctx)
+{
+	struct conn_record *late = closes_0.ringbuf_reserve(sizeof(*late));
+
+	if (!late) {
+		COUNT(ring_full);
+		return;
+	}
+	__builtin_memset(late, 0, sizeof(*late));
+	late->type = RECORD_RESET;
+	late->cookie = cookie;
+	late->closed_ns = closed_ns;
+	late->state = TCP_CLOSE;
+	take_reset(late, ctx);
+	closes_0.ringbuf_submit(late, BPF_RB_NO_WAKEUP);
+	COUNT(resets_amended);
+}
+
+/* (sk, skb, reason); skb == NULL means nothing asked for this RST but
+ * ourselves. The first RST is the one that counts, so the twin may run for the
+ * same event. */
+int on_send_reset(u64 *ctx)
+{
+	struct sock *sk = (struct sock *)ctx[0];
+	u64 cookie = cookie_of_full_socket(sk);
+	struct conn_record *conn = conn_find(cookie);
+
+	/* An answer to a segment that did not fit the handshake ends nothing. */
+	if (conn && ctx[1] && (conn->state == TCP_SYN_SENT || conn->state == TCP_SYN_RECV))
+		return 0;
+	if (conn && !conn->rst_sent_ns) {
+		take_reset(conn, ctx);
+		if (conn->flags & CONN_EMITTED)
+			amend(cookie, conn->closed_ns, ctx);
+	} else if (cookie && !conn && sk->skc_state == TCP_CLOSE) {
+		amend(cookie, 0, ctx);
+	}
 	return 0;
 }
 
 int on_receive_reset(u64 *ctx)
 {
-	struct conn_record *conn = conn_of((struct sock *)ctx[0]);
+	struct conn_record *conn = conn_find(cookie_of_full_socket((struct sock *)ctx[0]));
 
 	if (!conn || conn->rst_received_ns)
 		return 0;
@@ -579,7 +664,7 @@ int on_receive_reset(u64 *ctx)
 
 int on_destroy_sock(u64 *ctx)
 {
-	struct conn_record *conn = conn_of((struct sock *)ctx[0]);
+	struct conn_record *conn = conn_find(cookie_of_full_socket((struct sock *)ctx[0]));
 
 	if (!conn)
 		return 0;
@@ -591,6 +676,8 @@ int on_destroy_sock(u64 *ctx)
 			COUNT(gaps);
 			COUNT(closes);
 		}
+		if (reset_may_follow(conn, true))
+			conn->flags |= CONN_RESET_MAY_FOLLOW;
 		emit(conn);
 	}
 	conn_release(conn);

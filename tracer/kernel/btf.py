@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import os
 from dataclasses import dataclass
+from typing import TypeVar
 
 __all__ = ("Btf", "BtfError", "Member")
 
@@ -20,6 +21,7 @@ KIND_TYPEDEF, KIND_VOLATILE, KIND_CONST, KIND_RESTRICT = 8, 9, 10, 11
 KIND_FUNC, KIND_TYPE_TAG, KIND_ENUM64 = 12, 18, 19
 _MODIFIERS = (KIND_TYPEDEF, KIND_VOLATILE, KIND_CONST, KIND_RESTRICT, KIND_TYPE_TAG)
 _COMPOSITES = (KIND_STRUCT, KIND_UNION)
+_DEPTH_MAX = 32  # of types within types; libbpf's MAX_RESOLVE_DEPTH
 
 
 class BtfError(Exception):
@@ -40,6 +42,9 @@ class _Enum(ctypes.Structure):
     _fields_ = [("name_off", ctypes.c_uint32), ("value", ctypes.c_int32)]
 
 
+_Entry = TypeVar("_Entry", _Triple, _Enum)
+
+
 @dataclass(frozen=True)
 class Member:
     """Where a member lies in its outermost structure, and what it is."""
@@ -47,9 +52,7 @@ class Member:
     bit_offset: int
     bit_size: int  # 0: not a bitfield
     byte_size: int
-    pointee: (
-        str | None
-    )  # name of the structure pointed to; "void" when it has none; None: no pointer
+    pointee: str | None  # the structure pointed to, "void" for anything else; None: no pointer
 
 
 class Btf:
@@ -88,8 +91,7 @@ class Btf:
         type_id = self.find(name, KIND_ENUM)
         if type_id is None:
             return {}
-        kind_type = self._type(type_id)
-        entries = self._trailing(kind_type, _Enum)
+        entries = self._trailing(self._type(type_id), _Enum)
         return {self._name(entry.name_off): entry.value for entry in entries}
 
     def _type(self, type_id: int) -> _Type:
@@ -99,15 +101,18 @@ class Btf:
         return _Type.from_address(pointer)
 
     def _name(self, offset: int) -> str:
-        raw: bytes = self._lib.btf__name_by_offset(self._btf, offset)
-        return raw.decode()
+        raw: bytes | None = self._lib.btf__name_by_offset(self._btf, offset)
+        if raw is None:
+            raise BtfError(f"no name at {offset}")
+        return raw.decode(errors="replace")
 
     def _kind(self, type_id: int) -> int:
-        return (self._type(type_id).info >> 24) & 0x1F
+        info: int = self._type(type_id).info
+        return info >> 24 & 0x1F
 
     def _strip(self, type_id: int) -> int:
         # Through typedefs and qualifiers, and from an array to its element.
-        while True:
+        for _ in range(_DEPTH_MAX):
             kind = self._kind(type_id)
             if kind in _MODIFIERS:
                 type_id = self._type(type_id).size
@@ -115,6 +120,7 @@ class Btf:
                 type_id = self._array(type_id).a
             else:
                 return type_id
+        raise BtfError(f"type {type_id} refers to itself")
 
     def _array(self, type_id: int) -> _Triple:
         base = ctypes.addressof(self._type(type_id))
@@ -133,17 +139,17 @@ class Btf:
         named = self._kind(stripped) in _COMPOSITES
         return (self._name(self._type(stripped).name_off) or "void") if named else "void"
 
-    def _trailing(
-        self, kind_type: _Type, entry: type[_Triple] | type[_Enum]
-    ) -> list[_Triple | _Enum]:
+    def _trailing(self, kind_type: _Type, entry: type[_Entry]) -> list[_Entry]:
         count = kind_type.info & 0xFFFF
         base = ctypes.addressof(kind_type) + ctypes.sizeof(_Type)
         return [entry.from_address(base + i * ctypes.sizeof(entry)) for i in range(count)]
 
     # The member's (type id, bit offset, bitfield size), looking through anonymous members.
-    def _step(self, type_id: int, name: str) -> tuple[int, int, int] | None:
+    def _step(self, type_id: int, name: str, depth: int = 0) -> tuple[int, int, int] | None:
         if self._kind(type_id) not in _COMPOSITES:
             return None
+        if depth > _DEPTH_MAX:
+            raise BtfError(f"type {type_id} contains itself")
         kind_type = self._type(type_id)
         has_bitfields = bool(kind_type.info >> 31)
         for entry in self._trailing(kind_type, _Triple):
@@ -153,7 +159,7 @@ class Btf:
             if member_name == name:
                 return entry.b, offset, bits
             if not member_name:
-                inner = self._step(self._strip(entry.b), name)
+                inner = self._step(self._strip(entry.b), name, depth + 1)
                 if inner is not None:
                     return inner[0], offset + inner[1], inner[2]
         return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 from pathlib import Path
 
 __all__ = ("CgroupPaths",)
@@ -38,10 +39,10 @@ class CgroupPaths:
             return None
         try:
             # Bytes: a cgroup's name is anybody's bytes.
-            target = os.readlink(f"/proc/self/fd/{fd}".encode())
+            target = os.readlink(f"/proc/self/fd/{fd}".encode())  # noqa: PTH115 - Path takes str
         finally:
             os.close(fd)
-        path = target.removeprefix(os.fsencode(self._mount or "")) or b"/"
+        path = target.removeprefix(self._mount or b"") or b"/"
         return path.decode("utf-8", "backslashreplace")
 
     def close(self) -> None:
@@ -51,9 +52,14 @@ class CgroupPaths:
             self._fd = -1
 
 
-def _cgroup2_mount() -> str | None:
-    for line in Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines():
-        left, _, right = line.partition(" - ")
-        if right.startswith("cgroup2 "):
-            return left.split()[4].encode().decode("unicode_escape")
+def _cgroup2_mount() -> bytes | None:
+    for line in Path("/proc/self/mountinfo").read_bytes().splitlines():
+        left, _, right = line.partition(b" - ")
+        if right.startswith(b"cgroup2 "):
+            return re.sub(rb"\\([0-7]{3})", _from_octal, left.split()[4])
     return None
+
+
+# Blanks and backslashes in a mount point: fs/seq_file.c mangle_path().
+def _from_octal(match: re.Match[bytes]) -> bytes:
+    return bytes([int(match[1], 8)])

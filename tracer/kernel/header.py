@@ -150,4 +150,6 @@ def _declaration(field: str, member: Member) -> str:
     if field == "skc_nulls_node":
         return f"u64 {field}"
     table = _SIGNED_INTEGERS if field in _SIGNED else _INTEGERS
+    if member.byte_size not in table:
+        raise BtfError(f"{field} takes {member.byte_size} bytes: this kernel is not known yet")
     return f"{table[member.byte_size]} {field}"

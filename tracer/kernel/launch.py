@@ -15,12 +15,12 @@ import signal
 import socket
 import subprocess
 import tempfile
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from tracer.errors import HostError
+from tracer.errors import HostError, UsageError
 from tracer.kernel import handoff
 
 __all__ = ("Loader", "bpf_dir", "python_candidates")
@@ -46,7 +46,11 @@ _EPERM = (
     "namespace (containers need CAP_BPF and CAP_PERFMON), and kernel lockdown: "
     "cat /sys/kernel/security/lockdown must not say [confidentiality]"
 )
-_LEAVE_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SLOW = "on a slow host give it more seconds: FOURWAVE_LOADER_TIMEOUT_S=300"
+_FOREIGN = (
+    "check FOURWAVE_BCC_PYTHON: it must name the distribution's own python3; unset, it is looked "
+    "for; please report what remains, with the lines above"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +65,9 @@ class Loader:
     """One loader child under way. Start it early: it works while the caller imports."""
 
     def __init__(self, options: dict[str, Any]) -> None:
+        """Raises HostError when no child can be started, UsageError for a senseless deadline."""
         self._options = {**options, "bpf_dir": str(bpf_dir())}
+        self._deadline_s = _deadline_s()
         self._candidates = python_candidates()
         self._stack = ExitStack()
         if not self._candidates:
@@ -88,43 +94,65 @@ class Loader:
         self._python = python
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._channel = self._stack.enter_context(ours)
-        self._channel.settimeout(float(os.environ.get("FOURWAVE_LOADER_TIMEOUT_S", DEADLINE_S)))
-        self._stderr: IO[bytes] = self._stack.enter_context(tempfile.TemporaryFile())
+        self._channel.settimeout(self._deadline_s)
+        output = tempfile.TemporaryFile()  # noqa: SIM115 - the stack closes it
+        self._output: IO[bytes] = self._stack.enter_context(output)
         with theirs:
-            arguments = [str(theirs.fileno()), json.dumps(self._options)]
-            self._child = subprocess.Popen(  # noqa: S603 - our own script, no shell
-                [python, "-I", str(_LOADER), *arguments],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=self._stderr,
-                stderr=self._stderr,
-            )
+            self._child = self._start(theirs.fileno())
         self._stack.callback(self._reap)
 
+    def _start(self, channel_fd: int) -> subprocess.Popen[bytes]:
+        arguments = [str(channel_fd), json.dumps(self._options)]
+        try:
+            return subprocess.Popen(
+                [self._python, "-I", str(_LOADER), *arguments],
+                pass_fds=[channel_fd],
+                stdin=subprocess.DEVNULL,
+                stdout=self._output,
+                stderr=self._output,
+                process_group=0,  # to end it with whatever a wrapper script has started
+            )
+        except OSError as error:
+            self._stack.close()
+            text = f"cannot run {self._python}: {error.strerror} (errno {error.errno})"
+            raise HostError(f"{text}\n  what to do: {_FOREIGN}") from error
+
+    # Until the leader is waited for, the number of its group is nobody else's.
     def _reap(self) -> None:
-        if self._child.poll() is None:
-            self._child.kill()
+        if self._child.returncode is None:
+            with suppress(ProcessLookupError):
+                os.killpg(self._child.pid, signal.SIGKILL)
         self._child.wait()
 
     def _result(self) -> tuple[dict[str, Any], dict[str, int]]:
         try:
             result = handoff.receive(self._channel)
         except TimeoutError:
-            text = f"the loader ({self._python}) did not finish within {self._channel.gettimeout():g} s"
-            raise HostError(
-                f"{text}; it was stopped and nothing stays attached{self._tail()}"
-            ) from None
+            how = f"did not finish within {self._deadline_s:g} s; it was stopped"
+            raise HostError(self._explain_end(how, _SLOW)) from None
         except OSError as error:
             raise HostError(f"hand-over failed: {error.strerror} (errno {error.errno})") from error
+        except ValueError as error:
+            raise HostError(self._explain_end(f"sent {error}", _FOREIGN)) from error
         if result is None:
             raise HostError(self._explain_death())
         return result
 
+    # The channel ends when the child closes it, which need not be its death.
     def _explain_death(self) -> str:
-        code = self._child.wait()
-        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
-        hint = " (out of memory? see dmesg)" if code == -signal.SIGKILL else ""
-        return f"the loader ({self._python}) {how}{hint} before it attached anything{self._tail()}"
+        try:
+            code = self._child.wait(timeout=self._deadline_s)
+        except subprocess.TimeoutExpired:
+            return self._explain_end("closed its channel and stays", _FOREIGN)
+        if code >= 0:
+            return self._explain_end(f"exited with {code}", _FOREIGN)
+        name = next((one.name for one in signal.Signals if one == -code), f"signal {-code}")
+        remedy = "free memory, and see dmesg" if code == -signal.SIGKILL else _FOREIGN
+        return self._explain_end(f"was killed by {name}", remedy)
+
+    def _explain_end(self, how: str, remedy: str) -> str:
+        text = f"the loader ({self._python}) {how}; nothing stays attached{self._tail()}"
+        return f"{text}\n  what to do: {remedy}"
 
     def _explain(self, error: dict[str, Any], refusals: list[str]) -> str:
         stage, code = error["stage"], error["errno"]
@@ -138,8 +166,8 @@ class Loader:
 
     # The last lines the child wrote: clang's errors, BCC's complaints, a traceback.
     def _tail(self) -> str:
-        self._stderr.seek(0)
-        lines = self._stderr.read(64 * 1024).decode(errors="backslashreplace").strip().splitlines()
+        self._output.seek(0)
+        lines = self._output.read(64 * 1024).decode(errors="backslashreplace").strip().splitlines()
         first_error = next((i for i, line in enumerate(lines) if " error:" in line), len(lines) - 8)
         shown = lines[max(first_error, 0) :][:8]
         return "".join(f"\n  | {line[:200]}" for line in shown)
@@ -167,7 +195,18 @@ def python_candidates() -> list[str]:
     found = [f"/usr/bin/{name}" for name in names if os.access(f"/usr/bin/{name}", os.X_OK)]
     on_path = shutil.which("python3")
     everything = [*found, *([on_path] if on_path else [])]
-    return list({os.path.realpath(path): path for path in reversed(everything)}.values())[::-1]
+    unique: dict[str, str] = {}
+    for path in everything:
+        unique.setdefault(os.path.realpath(path), path)
+    return list(unique.values())
+
+
+def _deadline_s() -> float:
+    text = os.environ.get("FOURWAVE_LOADER_TIMEOUT_S", str(DEADLINE_S))
+    with suppress(ValueError):
+        if 0 < float(text) < float("inf"):
+            return float(text)
+    raise UsageError(f"FOURWAVE_LOADER_TIMEOUT_S={text}: a number of seconds above 0 is needed")
 
 
 def bpf_dir() -> Path:

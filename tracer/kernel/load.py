@@ -19,26 +19,32 @@ import struct
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tracer.kernel import bpf, handoff  # noqa: E402
-from tracer.kernel.btf import KIND_TYPEDEF, Btf, BtfError  # noqa: E402
-from tracer.kernel.header import kernel_types  # noqa: E402
-from tracer.kernel.source_text import assemble, make_kernel_tree  # noqa: E402
+from tracer.kernel import bpf, handoff
+from tracer.kernel.btf import KIND_TYPEDEF, Btf, BtfError
+from tracer.kernel.header import kernel_types
+from tracer.kernel.source_text import assemble, make_kernel_tree
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from bcc import BPF
 
 # (name in the manifest, function, tracepoint, is the twin): in the order they are attached.
-# The twin must come after the first: it looks at what the first has done.
+# A twin must come after its first copy: it looks at what that one has done. The changes of
+# state come last: a close they report has all other evidence it could have.
 PROGRAMS = (
     ("destroy_sock", "on_destroy_sock", "tcp_destroy_sock", False),
     ("destroy_sock_twin", "on_destroy_sock", "tcp_destroy_sock", True),
-    ("set_state", "on_set_state", "inet_sock_set_state", False),
-    ("set_state_twin", "on_set_state", "inet_sock_set_state", True),
     ("receive_reset", "on_receive_reset", "tcp_receive_reset", False),
     ("receive_reset_twin", "on_receive_reset", "tcp_receive_reset", True),
     ("send_reset", "on_send_reset", "tcp_send_reset", False),
     ("send_reset_twin", "on_send_reset", "tcp_send_reset", True),
+    ("set_state", "on_set_state", "inet_sock_set_state", False),
+    ("set_state_twin", "on_set_state", "inet_sock_set_state", True),
 )
 _TWIN_MARK = 0x7477696E  # is_twin() in teardown.bpf.c
 _LD_IMM64 = 0x18
@@ -46,7 +52,7 @@ _CAP_BITS = {"CAP_BPF": 39, "CAP_PERFMON": 38}
 _CAP_SYS_ADMIN = 21
 
 
-class Failed(Exception):
+class StageError(Exception):
     """A stage failed; becomes the message to the resident."""
 
     def __init__(self, stage: str, message: str, code: int = 0, detail: str = "") -> None:
@@ -59,7 +65,7 @@ def main(argv: list[str]) -> int:
     channel = socket.socket(fileno=int(argv[1]))
     try:
         manifest, fds = load(json.loads(argv[2]))
-    except Failed as failed:
+    except StageError as failed:
         manifest, fds = {"error": failed.report}, {}
     try:
         handoff.send(channel, manifest, fds)
@@ -69,12 +75,13 @@ def main(argv: list[str]) -> int:
 
 
 def load(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, int]]:
-    """Return the manifest and the descriptors. Raises Failed."""
+    """Return the manifest and the descriptors. Raises StageError."""
     check_privilege()
     bcc = import_bcc()
     btf = read_btf()
     module = compile_programs(bcc, btf, options)
-    fds = {"ring": module["closes"].map_fd, "counts": module["counts"].map_fd}
+    fds = {f"ring:{n}": module[f"closes_{n}"].map_fd for n in range(options["rings"])}
+    fds["counts"] = module["counts"].map_fd
     fds.update(attach_all(module, btf))
     reset_reasons = {number: name for name, number in btf.enum("sk_rst_reason").items()}
     return {
@@ -82,6 +89,7 @@ def load(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, int]]:
         "mechanism": "tp_btf",
         "bcc_version": str(getattr(bcc, "__version__", "unknown")),
         "python": platform.python_version(),
+        "rings": options["rings"],
         "ring_bytes": options["ring_pages"] * os.sysconf("SC_PAGESIZE"),
         "conn_max": options["conn_max"],
         "cpu_slots": options["cpu_slots"],
@@ -90,13 +98,13 @@ def load(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, int]]:
 
 
 def check_privilege() -> None:
-    """Raise Failed when this process lacks what loading needs."""
+    """Raise StageError when this process lacks what loading needs."""
     held = int(_status_field("CapEff"), 16)
     if held >> _CAP_SYS_ADMIN & 1:
         return
     missing = [name for name, bit in _CAP_BITS.items() if not held >> bit & 1]
     if missing:
-        raise Failed("privilege", f"this process lacks {' and '.join(missing)}", 1)
+        raise StageError("privilege", f"this process lacks {' and '.join(missing)}", 1)
 
 
 def _status_field(name: str) -> str:
@@ -107,15 +115,15 @@ def _status_field(name: str) -> str:
     return "0"
 
 
-def import_bcc() -> Any:
+def import_bcc() -> ModuleType:
     """Return BCC's module; tells the unrelated one of the same name on PyPI from it."""
     try:
-        import bcc
-    except ImportError as error:
-        raise Failed("bcc_missing", str(error)) from error
+        import bcc  # noqa: PLC0415 - its absence has a message of its own
+    except (ImportError, OSError) as error:  # OSError: the module is there, libbcc.so is not
+        raise StageError("bcc_missing", str(error)) from error
     if not hasattr(bcc, "BPF"):
         where = getattr(bcc, "__file__", None) or "a namespace package"
-        raise Failed("bcc_wrong", f"{where} is not the BPF Compiler Collection")
+        raise StageError("bcc_wrong", f"{where} is not the BPF Compiler Collection")
     return bcc
 
 
@@ -124,24 +132,25 @@ def read_btf() -> Btf:
     try:
         return Btf()
     except BtfError as error:
-        raise Failed("btf", str(error)) from error
+        raise StageError("btf", str(error)) from error
 
 
-def compile_programs(bcc: Any, btf: Btf, options: dict[str, Any]) -> Any:
+def compile_programs(bcc: ModuleType, btf: Btf, options: dict[str, Any]) -> BPF:
     """Return BCC's compiled module; its maps exist, its programs are not loaded yet."""
     try:
         text = assemble(Path(options["bpf_dir"]), "teardown.bpf.c", kernel_types(btf), facts(btf))
     except BtfError as error:
-        raise Failed("btf", str(error)) from error
+        raise StageError("btf", str(error)) from error
     tree = Path(tempfile.mkdtemp(prefix="fourwave-"))
     try:
         make_kernel_tree(tree)
         os.environ["BCC_KERNEL_SOURCE"] = str(tree)
-        return bcc.BPF(text=text, cflags=compile_flags(options))
+        module: BPF = bcc.BPF(text=text, cflags=compile_flags(options))
     except Exception as error:  # BCC raises bare Exception for all it can say
-        raise Failed("compile", str(error)) from error
+        raise StageError("compile", str(error)) from error
     finally:
         shutil.rmtree(tree, ignore_errors=True)
+    return module
 
 
 def facts(btf: Btf) -> list[str]:
@@ -160,6 +169,7 @@ def compile_flags(options: dict[str, Any]) -> list[str]:
     return [
         f"-DCONN_MAX={options['conn_max']}",
         f"-DSLOTS={options['slots']}",
+        f"-DRINGS={options['rings']}",
         f"-DRING_PAGES={options['ring_pages']}",
         f"-DCPU_SLOTS={options['cpu_slots']}",
         f"-DPAGE_SIZE={page}",
@@ -167,13 +177,13 @@ def compile_flags(options: dict[str, Any]) -> list[str]:
     ]
 
 
-def attach_all(module: Any, btf: Btf) -> dict[str, int]:
+def attach_all(module: BPF, btf: Btf) -> dict[str, int]:
     """Load and attach every program; return program and link descriptors by name."""
     fds = {}
     for name, function, tracepoint, twin in PROGRAMS:
         btf_id = btf.find(f"btf_trace_{tracepoint}", KIND_TYPEDEF)
         if btf_id is None:
-            raise Failed("btf", f"this kernel has no tracepoint {tracepoint}")
+            raise StageError("btf", f"this kernel has no tracepoint {tracepoint}")
         code = with_constant(module.dump_func(function.encode()), _TWIN_MARK, int(twin))
         try:
             program = bpf.load_tracing(name, code, btf_id)
@@ -181,7 +191,7 @@ def attach_all(module: Any, btf: Btf) -> dict[str, int]:
             fds[f"link:{name}"] = bpf.attach_raw_tracepoint(name, program)
         except bpf.LoadError as error:
             message = f"{error.filename}: {error.strerror}"
-            raise Failed("load", message, error.errno or 0, error.log[-2000:]) from error
+            raise StageError("load", message, error.errno or 0, error.log[-2000:]) from error
     return fds
 
 

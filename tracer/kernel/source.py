@@ -11,7 +11,8 @@ import struct
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from tracer.batch import Batch, BatchKind
 from tracer.kernel.cgroups import CgroupPaths
@@ -29,14 +30,15 @@ __all__ = ("KernelSource", "Sizes", "hz", "realtime_minus_monotonic_ns")
 
 RECORD_BYTES: Final = 464  # struct conn_record; tests/unit/test_wire.py holds it to records.h
 STRIDE: Final = 8 + RECORD_BYTES
+RINGS_MAX: Final = 4  # as many as teardown.bpf.c declares
 
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
     """How much kernel memory may be used.
 
-    `ring_bytes`: a power of two of pages; 4 MiB hold 8,886 closes, 130 ms at the
-    68,000 closes a second two cores can make. `slots`: a power of two, half a
+    `ring_bytes`: of all rings together, a power of two of pages; 4 MiB hold 8,886
+    closes, 130 ms at the 68,000 closes a second two cores can make. `slots`: a power of two, half a
     kilobyte each, for as many connections without any allocation. `conn_max` bounds
     those followed beyond that; they take half a kilobyte each while they live.
     """
@@ -60,8 +62,11 @@ class KernelSource:
         self._stack = ExitStack()
         for fd in loaded.fds.values():
             self._stack.callback(os.close, fd)
-        self._ring: Ring = Ring(loaded.fds["ring"], self.manifest["ring_bytes"], STRIDE)
-        self._stack.callback(self._ring.close)
+        self._rings: list[Ring] = []
+        for number in range(self.manifest["rings"]):
+            fd = loaded.fds[f"ring:{number}"]
+            self._rings.append(Ring(fd, self.manifest["ring_bytes"], STRIDE))
+            self._stack.callback(self._rings[-1].close)
         programs = {name: loaded.fds[f"prog:{name}"] for name in self.manifest["programs"]}
         slots = self.manifest["cpu_slots"]
         self._counters: Counters = Counters(loaded.fds["counts"], slots, programs)
@@ -80,24 +85,29 @@ class KernelSource:
     @staticmethod
     def load(sizes: Sizes | None = None) -> Loader:
         """Start the loader child and return at once; KernelSource(loader) waits for it."""
-        chosen = sizes or Sizes()
+        chosen, cpus = sizes or Sizes(), possible_cpus()
+        rings = 1 if cpus < 2 else 2 if cpus < 4 else RINGS_MAX
         return Loader(
             {
-                "ring_pages": chosen.ring_bytes // os.sysconf("SC_PAGESIZE"),
+                "rings": rings,
+                "ring_pages": max(1, chosen.ring_bytes // rings // os.sysconf("SC_PAGESIZE")),
                 "slots": chosen.slots,
                 "conn_max": chosen.conn_max,
-                "cpu_slots": possible_cpus(),
+                "cpu_slots": cpus,
             }
         )
 
     @property
     def ring_bytes(self) -> int:
-        """Size of the ring's data area."""
+        """Size of one ring's data area."""
         return int(self.manifest["ring_bytes"])
 
     def drain(self) -> Batch | None:
-        """Return all closes that have arrived, None when none did; never blocks."""
-        data = self._ring.drain()
+        """Return all closes that have arrived, None when none did; never blocks.
+
+        In order of time within each CPU's ring only.
+        """
+        data = b"".join([ring.drain() for ring in self._rings])
         return Batch(BatchKind.CLOSES, time.monotonic_ns(), data) if data else None
 
     def counters(self) -> Batch:
@@ -119,7 +129,7 @@ class KernelSource:
         """Detach everything. Twice is once."""
         self._stack.close()
 
-    def __enter__(self) -> KernelSource:
+    def __enter__(self) -> Self:
         """Return self."""
         return self
 
@@ -135,8 +145,8 @@ class KernelSource:
 
 def possible_cpus() -> int:
     """Return how many CPU numbers there can be: the highest possible one plus one."""
-    with open("/sys/devices/system/cpu/possible") as file:
-        return int(file.read().strip().replace("-", ",").split(",")[-1]) + 1
+    text = Path("/sys/devices/system/cpu/possible").read_text()
+    return int(text.strip().replace("-", ",").split(",")[-1]) + 1
 
 
 def hz() -> int:
@@ -149,7 +159,8 @@ def hz() -> int:
         seconds, microseconds = struct.unpack(
             "ll", probe.getsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, 16)
         )
-    return round(1_000_000 / (seconds * 1_000_000 + microseconds))
+    jiffy_us: int = seconds * 1_000_000 + microseconds
+    return round(1_000_000 / jiffy_us)
 
 
 def realtime_minus_monotonic_ns() -> int:
