@@ -20,6 +20,7 @@ from tracer.tcp import (
     FileRef,
     HostFacts,
     How,
+    Kind,
     RecordType,
     RstFlag,
     SkFlag,
@@ -31,14 +32,19 @@ __all__ = ("VERDICT_DTYPE", "Verdicts", "classify")
 
 Records = npt.NDArray[np.void]
 
+BLOCK_RECORDS = 16_384
+"""Records judged at once: a column finds the lines the last one left in the cache."""
+
 RECORD_CLOSE = int(RecordType.CLOSE)
-MISSED = int(ConnFlag.GAP | ConnFlag.CLOSED_ON_DESTROY)
-GAP = int(ConnFlag.GAP)
+GAP, CLOSED_ON_DESTROY = int(ConnFlag.GAP), int(ConnFlag.CLOSED_ON_DESTROY)
+MISSED = GAP | CLOSED_ON_DESTROY
 DEAD = int(SkFlag.DEAD)
 SENT = int(RstFlag.SENT_ACTIVE | RstFlag.SENT_REPLY)
 ENDED_BY_RST = int(RstFlag.SENT_AFTER_CLOSE | RstFlag.RECEIVED)
-NOBODY, CLOSER = int(Actor.NOBODY), int(Actor.CLOSER)
+UNKNOWN = int(Kind.UNKNOWN)
+NOBODY, DESTROYER = int(Actor.NOBODY), int(Actor.DESTROYER)
 NO_HOW, EXIT = np.uint8(How.NONE), np.uint8(How.EXIT)
+CLOSE_MISSED = int(Reason.CLOSE_MISSED)
 GRACEFUL_FIRST, GRACEFUL_LAST = int(Reason.FIN_CARRIED_ACK), int(Reason.CLOSING_UNSEEN)
 PEER_FIRST = 1 << TcpState.CLOSE_WAIT | 1 << TcpState.LAST_ACK
 WE_FIRST = 1 << TcpState.FIN_WAIT1 | 1 << TcpState.FIN_WAIT2 | 1 << TcpState.CLOSING
@@ -64,8 +70,15 @@ def classify(records: Records, host: HostFacts) -> Verdicts:
 
     Never raises on the contents: what contradicts itself is Kind.UNKNOWN.
     """
-    reasons = _reasons(records, host)
     verdicts = np.zeros(len(records), VERDICT_DTYPE)
+    for start in range(0, len(records), BLOCK_RECORDS):
+        block = slice(start, start + BLOCK_RECORDS)
+        _judge(records[block], host, verdicts[block])
+    return verdicts
+
+
+def _judge(records: Records, host: HostFacts, verdicts: Verdicts) -> None:
+    reasons = _reasons(records, host)
     verdicts["reason"] = reasons
     for name, column in _BY_REASON.items():
         verdicts[name] = column[reasons]
@@ -73,7 +86,6 @@ def classify(records: Records, host: HostFacts) -> Verdicts:
     verdicts["time_wait"] = _time_wait(records, verdicts)
     verdicts["rst_sent"] = (records["rst_flags"] & SENT) != 0
     _name_closers(records, reasons, verdicts)
-    return verdicts
 
 
 def _reasons(records: Records, host: HostFacts) -> Reasons:
@@ -107,12 +119,12 @@ def _sound(records: Records, old: npt.NDArray[np.uint8], reasons: Reasons) -> Ma
     states = records["states_seen"]
     flags = records["flags"]
     both = ((states & PEER_FIRST) != 0) & ((states & WE_FIRST) != 0)
-    judged = (records["type"] == RECORD_CLOSE) & _OLD_STATE_IS_SOUND[old]
-    sound: Mask = judged & ~both & ((flags & MISSED) == 0)
+    closes = records["type"] == RECORD_CLOSE
+    sound: Mask = closes & _OLD_STATE_IS_SOUND[old] & ~both & ((flags & MISSED) == 0)
     if not sound.all():
-        reasons[judged & both] = Reason.CONTRADICTION
-        reasons[judged & ((flags & MISSED) != 0)] = Reason.CLOSE_MISSED
-        reasons[judged & ((flags & GAP) != 0)] = Reason.GAP
+        reasons[closes & both] = Reason.CONTRADICTION
+        reasons[closes & ((flags & GAP) != 0)] = Reason.GAP
+        reasons[closes & ((flags & CLOSED_ON_DESTROY) != 0)] = Reason.CLOSE_MISSED
     return sound
 
 
@@ -122,27 +134,33 @@ def _fin_wait2_done(records: Records) -> Mask:
     flags = records["sk_flags"]
     done = (flags & DONE) != 0
     mini = _TIME_WAIT[records["tw_substate"]] == TRUE
+    # Data in the acknowledging segment is answered with a RST, but only after
+    # tcp_destroy_sock, unseen: without a mini-socket no data may have come.
+    at_fin_sent, at_fin_acked = records["at_fin_sent"], records["at_fin_acked"]
     handed_over = (
         ((flags & DEAD) != 0)
         & (records["linger2"] >= 0)
         & (records["sk_err"] == 0)
         & ((records["rst_flags"] & SENT) == 0)
+        & (records["fin_sent_ns"] != 0)
+        & (at_fin_acked["data_segs_in"] == at_fin_sent["data_segs_in"])
     )
     finished: Mask = done | mini | handed_over
     return finished
 
 
 def _time_wait(records: Records, verdicts: Verdicts) -> npt.NDArray[np.uint8]:
-    # Only FIN_WAIT2->CLOSE and CLOSING->CLOSE make a mini-socket; where nothing
-    # else is known of the record the lookup still counts.
+    # Only FIN_WAIT2->CLOSE and CLOSING->CLOSE make a mini-socket. Where nothing
+    # else is known of the record the lookup still counts, if CLOSE was there to make it.
     old = records["old_state"]
     kind = verdicts["kind"]
     reasons = verdicts["reason"]
     graceful = (reasons >= GRACEFUL_FIRST) & (reasons <= GRACEFUL_LAST)
     possible = ((old == FIN_WAIT2) | (old == CLOSING)) & graceful
     time_wait: npt.NDArray[np.uint8] = np.where(
-        possible | (kind == 0), _TIME_WAIT[records["tw_substate"]], np.uint8(FALSE)
+        possible | (kind == UNKNOWN), _TIME_WAIT[records["tw_substate"]], np.uint8(FALSE)
     )
+    time_wait[reasons == CLOSE_MISSED] = NULL
     return time_wait
 
 
@@ -176,7 +194,7 @@ def _name_closers(records: Records, reasons: Reasons, verdicts: Verdicts) -> Non
     actor = _ACTOR[reasons]
     known = _TRUSTED[flags] & (queued | (actor != NOBODY))
     code = (flags & 15) | ((records["closer"]["file_ref"] & 3) << 4)
-    how = np.where(known & (queued | (actor == CLOSER)), _HOW[code], NO_HOW)
+    how = np.where(known & (actor != DESTROYER), _HOW[code], NO_HOW)
     verdicts["closer_known"] = known
     verdicts["how"] = how
     exits = np.flatnonzero(how == EXIT)

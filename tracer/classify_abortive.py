@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from tracer.classify_graceful import Reasons, codes, select
-from tracer.tcp import ConnFlag, FileRef, HostFacts, RstFlag, SkFlag, TcpState
+from tracer.classify_graceful import Reasons, codes, select, since
+from tracer.tcp import TW_NONE, ConnFlag, FileRef, HostFacts, RstFlag, SkFlag, TcpState
 from tracer.verdict import Reason
 
 if TYPE_CHECKING:
@@ -41,8 +41,8 @@ CLOSE_OWNED, MPTCP_SUBFLOW = int(ConnFlag.CLOSE_OWNED), int(ConnFlag.MPTCP_SUBFL
 
 UNDECIDED = Reason.NOT_A_CLOSE
 """What a group of rules says of a row that none of them fits."""
-BOTH_DIRECTIONS = 3
-"""SHUTDOWN_MASK of include/net/sock.h."""
+RCV_SHUTDOWN, BOTH_DIRECTIONS = 1, 3
+"""RCV_SHUTDOWN and SHUTDOWN_MASK of include/net/sock.h."""
 
 
 def _states(*states: int) -> Mask:
@@ -107,6 +107,16 @@ class Ending:
         self.reset_errno: Mask = (self.err == ECONNRESET) | (self.err == EPIPE)
         self.lingers_not: Mask = ((flags & LINGER) != 0) & (rows.column("lingertime_jiffies") == 0)
         self.fin_wait2: Mask = self.old == FIN_WAIT2
+        self.no_mini_socket: Mask = rows.column("tw_substate") == TW_NONE
+        # An orphan takes no data. Its answer to data, a RST, leaves after
+        # tcp_destroy_sock and goes unseen; the data itself is counted.
+        shut = (rows.column("sk_shutdown") & RCV_SHUTDOWN) != 0
+        self.deaf: Mask = self.dead & shut & FIN_QUEUED[self.old]
+        came = since(rows, "at_fin_sent", "at_close", "data_segs_in") != 0
+        taken = since(rows, "at_fin_sent", "at_close", "rcv_nxt") > 1
+        fin_seen = rows.column("fin_sent_ns") != 0
+        self.data_refused: Mask = self.deaf & fin_seen & came & ~taken
+        self.data_perhaps_refused: Mask = self.deaf & ((came & taken) | ~fin_seen)
         self.linger2_negative: Mask = self.fin_wait2 & (rows.column("linger2") < 0)
 
 
@@ -132,6 +142,8 @@ _BY_RST = codes(
     Reason.CONTRADICTION,
     Reason.LINGER2_NEGATIVE,
     Reason.DATA_AFTER_CLOSE,
+    Reason.DATA_AFTER_CLOSE,
+    Reason.RESET_EITHER_WAY,
     Reason.RST_RECEIVED,
     UNDECIDED,
 )
@@ -144,12 +156,16 @@ def _by_rst(ending: Ending) -> Reasons:
     ended_by_fins = ((ending.old == LAST_ACK) | (ending.old == CLOSING)) & all_acked
     ended_by_fins |= ending.fin_wait2 & ending.done
     fin_queued = FIN_QUEUED[ending.old]
+    refused_with_ack = ending.fin_wait2 & ~ending.done & ending.no_mini_socket
+    refused_with_ack &= ~ending.active & (ending.err == 0)
     return select(
         _BY_RST,
         (
             ending.received & (ended_by_fins | (ending.active & ending.after_close)),
             ending.reply & ~ending.received & ending.linger2_negative,
             ending.reply & fin_queued,
+            ending.data_refused & (ending.received | refused_with_ack),
+            ending.data_perhaps_refused & ending.received,
             ending.received,
         ),
     )

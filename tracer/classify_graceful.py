@@ -58,7 +58,8 @@ def select(reasons: Codes, conditions: tuple[Mask, ...]) -> Reasons:
     return chosen
 
 
-def _since(rows: Rows, earlier: str, later: str, name: str) -> Numbers:
+def since(rows: Rows, earlier: str, later: str, name: str) -> Numbers:
+    """Return how far one field of a struct tcp_counts went from one moment to another."""
     difference: Numbers = rows.counts(later, name) - rows.counts(earlier, name)
     return difference
 
@@ -79,7 +80,7 @@ def passive(rows: Rows) -> Reasons:
     queued means that no segment had acknowledged the peer's FIN by then.
     """
     fin_unacked = rows.counts("at_fin_sent", "rcv_unacked") != 0
-    one_segment = _since(rows, "at_fin_sent", "at_close", "segs_out") == 1
+    one_segment = since(rows, "at_fin_sent", "at_close", "segs_out") == 1
     alone = rows.counts("at_fin_sent", "unsent") == 0
     seen = rows.column("fin_sent_ns") != 0
     merged = seen & fin_unacked & one_segment
@@ -110,8 +111,8 @@ _ACKED_BEFORE = codes(
 
 def _acked_before_our_fin(rows: Rows) -> Reasons:
     # Four segments. What left between the peer's FIN and ours tells the carrier.
-    segments = _since(rows, "at_fin_received", "at_fin_sent", "segs_out")
-    data = _since(rows, "at_fin_received", "at_fin_sent", "data_segs_out")
+    segments = since(rows, "at_fin_received", "at_fin_sent", "segs_out")
+    data = since(rows, "at_fin_received", "at_fin_sent", "data_segs_out")
     mixed = (data > 0) & (data < segments)
     reasons = select(
         _ACKED_BEFORE,
@@ -157,9 +158,9 @@ _SEVERAL = codes(
 def _several_segments(rows: Rows) -> Reasons:
     # The peer's FIN was unacknowledged when ours was queued, and more than one
     # segment left after that: retransmissions, queued data, or bare ACKs.
-    left = _since(rows, "at_fin_sent", "at_close", "segs_out")
-    data = _since(rows, "at_fin_sent", "at_close", "data_segs_out")
-    resent = _since(rows, "at_fin_sent", "at_close", "total_retrans")
+    left = since(rows, "at_fin_sent", "at_close", "segs_out")
+    data = since(rows, "at_fin_sent", "at_close", "data_segs_out")
+    resent = since(rows, "at_fin_sent", "at_close", "total_retrans")
     unsent = rows.counts("at_fin_sent", "unsent")
     in_flight = rows.counts("at_fin_sent", "unacked")
     window_open = rows.counts("at_fin_sent", "snd_wnd") > 0
@@ -222,8 +223,8 @@ def active(rows: Rows) -> Reasons:
     equal clocks mean that one skb acknowledged our FIN and carried the peer's.
     One skb may still be two segments, coalesced in the socket's backlog or by GRO.
     """
-    segments = _since(rows, "at_fin_sent", "at_fin_acked", "segs_in")
-    data = _since(rows, "at_fin_sent", "at_fin_acked", "data_segs_in")
+    segments = since(rows, "at_fin_sent", "at_fin_acked", "segs_in")
+    data = since(rows, "at_fin_sent", "at_fin_acked", "data_segs_in")
     acked_seen = rows.column("fin_acked_ns") != 0
     sent_seen = rows.column("fin_sent_ns") != 0
     one_skb = rows.has("sk_flags", DONE) & (
@@ -264,9 +265,9 @@ def _mixed_arrivals(rows: Rows) -> Reasons:
     # tcp_rcv_state_process() takes the ACK before it queues the segment's data:
     # at_fin_acked.rcv_nxt does not count the acknowledging segment's own bytes.
     fin = rows.has("sk_flags", DONE).astype(np.uint32)
-    before = _since(rows, "at_fin_sent", "at_fin_acked", "rcv_nxt")
-    after = _since(rows, "at_fin_acked", "at_close", "rcv_nxt") - fin
-    no_more_data = _since(rows, "at_fin_acked", "at_close", "data_segs_in") == 0
+    before = since(rows, "at_fin_sent", "at_fin_acked", "rcv_nxt")
+    after = since(rows, "at_fin_acked", "at_close", "rcv_nxt") - fin
+    no_more_data = since(rows, "at_fin_acked", "at_close", "data_segs_in") == 0
     # The backlog runs behind its counters and joins a segment with the next.
     in_step = ~rows.has("flags", FIN_ACKED_OWNED)
     return select(

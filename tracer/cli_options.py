@@ -111,9 +111,7 @@ FILTER_OPTIONS: Final = (
     ),
 )
 LIMIT_OPTIONS: Final = (
-    click.option(
-        "--count", type=click.IntRange(1), metavar="N", help="Stop after N closes were shown."
-    ),
+    click.option("--count", type=click.IntRange(1), metavar="N", help="Stop after N closes."),
     click.option(
         "--duration",
         "duration_s",

@@ -21,6 +21,7 @@ for its owner alone (mode 0600).
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -122,7 +123,7 @@ class RecordingWriter:
                 raise RecordingError(self._write_failed(error)) from error
 
     def _write_failed(self, error: OSError) -> str:
-        kept = f"kept, and can be replayed: {self.batches} batches, {self.size_bytes} bytes"
+        kept = f"{self.batches} batches before are whole and can be replayed"
         return f"cannot write {self.path}: {_reason(error)}; {kept}"
 
     def _release(self) -> None:
@@ -141,11 +142,8 @@ class RecordingWriter:
         trace: TracebackType | None,
     ) -> None:
         """Close; an error already on its way is not covered up by a second one."""
-        try:
+        with contextlib.suppress(RecordingError) if error else contextlib.nullcontext():
             self.close()
-        except RecordingError:
-            if error is None:
-                raise
 
 
 class RecordingSource:

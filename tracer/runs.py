@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tracer.kernel.source import KernelSource
     from tracer.recording import RecordingSource, RecordingWriter
     from tracer.session import Limits, Session, View
+    from tracer.session_live import Live
     from tracer.tcp import HostFacts
 
 
@@ -39,38 +40,30 @@ class Wishes:
 def watch(wishes: Wishes) -> None:
     """Show the closes of this host until told to stop. Raises HostError."""
     with attach() as source:
-        from tracer import session  # noqa: PLC0415 - numpy: after the loader has started
-
-        with session.Stop() as stop:
-            run = _session(source.host, wishes, _view(wishes), ask_names=source.cgroup_names)
-            limits = _limits(wishes)
-            tell(f"ready: tracing every TCP close on this host ({in_force(source.manifest)})")
-            session.run(session.live_batches(source, stop, limits), run, stop)
-            session.drain_rest(source, run)
+        live = _live(source, wishes)
+        run = _session(source.host, wishes, _view(wishes), live=live)
+        _follow(live, run, f"ready: tracing every TCP close on this host ({_in_force(source)})")
     _summarize(run.finish(), wishes)
 
 
 def record(path: str, wishes: Wishes, *, force: bool) -> None:
     """Write the raw batches of this host into a file until told to stop."""
     with attach() as source, _writer(path, source, force=force) as writer:
-        from tracer import session  # noqa: PLC0415 - numpy: after the loader has started
-
-        with session.Stop() as stop:
-            run = _session(source.host, wishes, None, ask_names=source.cgroup_names, to=writer)
-            tell(f"ready: recording every TCP close on this host ({in_force(source.manifest)})")
-            session.run(session.live_batches(source, stop, _limits(wishes)), run, stop)
-            session.drain_rest(source, run)
+        live = _live(source, wishes)
+        run = _session(source.host, wishes, None, live=live, to=writer)
+        _follow(live, run, f"ready: recording every TCP close on this host ({_in_force(source)})")
         snapshot = run.finish()
     tell(summary_text(snapshot))
-    tell(f"{path}: {plural(writer.size_bytes, 'byte')}; show it with: fourwave replay {path}")
+    if path != "-":
+        tell(f"{path}: {plural(writer.size_bytes, 'byte')}; show it with: fourwave replay {path}")
 
 
 def replay(path: str, wishes: Wishes) -> None:
     """Show a recording as watch would have. Raises RecordingError, also after what was whole."""
-    from tracer import session  # noqa: PLC0415 - numpy is not needed to refuse a file
+    from tracer import session, session_live  # noqa: PLC0415 - numpy
     from tracer.recording import RecordingSource  # noqa: PLC0415
 
-    with RecordingSource(path) as source, session.Stop() as stop:
+    with RecordingSource(path) as source, session_live.Stop() as stop:
         run = _session(host_facts(source), wishes, _view(wishes))
         session.run(source, run, stop)
         _summarize(run.finish(), wishes)
@@ -100,14 +93,6 @@ def attach() -> KernelSource:
     return KernelSource(loader)
 
 
-def in_force(manifest: dict[str, Any]) -> str:
-    """Say in a few words what the evidence rests on, what is missing included."""
-    words = [str(manifest["mechanism"]), "evidence by counters"]
-    if not manifest["reset_reasons"]:
-        words.append("no reset reasons on this kernel")
-    return ", ".join(words)
-
-
 def tell(text: str) -> None:
     """Write a line for the user to stderr, at once."""
     with contextlib.suppress(OSError):
@@ -130,15 +115,21 @@ def host_facts(source: RecordingSource) -> HostFacts:
     try:
         reasons = {int(number): str(name) for number, name in source.header["rst_reasons"].items()}
         return HostFacts(
-            hz=int(source.header["hz"]),
+            hz=_positive(source.header["hz"]),
             rst_reasons=reasons,
-            page_size=int(source.header["page_size"]),
+            page_size=_positive(source.header["page_size"]),
             kernel_release=str(source.header["kernel_release"]),
             machine=str(source.header["machine"]),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         message = f"{source.path} is damaged: its header lacks what is needed ({error})"
         raise RecordingError(message) from error
+
+
+def _positive(number: Any) -> int:
+    if not isinstance(number, int) or number < 1:
+        raise ValueError(f"{number!r} where a count was expected")
+    return number
 
 
 def recording_header(host: HostFacts) -> dict[str, Any]:
@@ -163,6 +154,31 @@ def summary_text(snapshot: Snapshot) -> str:
     return summary.as_text(snapshot)
 
 
+# In a few words what the evidence rests on, what is missing included.
+def _in_force(source: KernelSource) -> str:
+    words = [str(source.manifest["mechanism"]), "evidence by counters"]
+    if not source.host.rst_reasons:
+        words.append("no reset reasons on this kernel")
+    return ", ".join(words)
+
+
+def _live(source: KernelSource, wishes: Wishes) -> Live:
+    from tracer.session_live import Live  # noqa: PLC0415
+
+    return Live(source, _limits(wishes))
+
+
+# From the ready line on until the end, whoever asks for it.
+def _follow(live: Live, run: Session, ready: str) -> None:
+    from tracer import session, session_live  # noqa: PLC0415
+
+    with session_live.Stop() as stop:
+        tell(ready)
+        session.run(live.batches(stop), run, stop)
+        for batch in live.rest():
+            run.feed(batch)
+
+
 def _writer(path: str, source: KernelSource, *, force: bool) -> RecordingWriter:
     from tracer.recording import RecordingWriter  # noqa: PLC0415
 
@@ -174,7 +190,7 @@ def _session(
     wishes: Wishes,
     view: View | None,
     *,
-    ask_names: Any = None,
+    live: Live | None = None,
     to: RecordingWriter | None = None,
 ) -> Session:
     from tracer import filters, session  # noqa: PLC0415
@@ -185,7 +201,8 @@ def _session(
         chosen=filters.Filter(**wishes.filters),
         limits=_limits(wishes),
         recorder=to,
-        ask_names=ask_names,
+        ask_names=live.source.cgroup_names if live else None,
+        meanwhile=live.fetch if live else None,
     )
 
 

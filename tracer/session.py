@@ -1,23 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """The one loop: batches in, from the kernel or from a recording; lines, counts and a recording out.
 
-Live and replay differ in who yields the batches: `live_batches` keeps the timetable
-of a running kernel, a RecordingSource just reads on. Everything after is the same.
+Live and replay differ in who yields the batches: session_live keeps the timetable of a
+running kernel, a RecordingSource just reads on. Everything after is the same.
 """
 
 from __future__ import annotations
 
 import json
-import signal
-import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Protocol, Self
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
 
 from tracer.aggregator import Aggregator
 from tracer.amend import Amender
-from tracer.batch import Batch, BatchKind
+from tracer.batch import BatchKind
 from tracer.classify import classify
 from tracer.close import closes_from
 from tracer.errors import WireError
@@ -25,41 +23,28 @@ from tracer.filters import Filter
 from tracer.wire import decode_closes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-    from types import FrameType
+    from collections.abc import Callable, Iterable
 
     from tracer.aggregator import Snapshot
+    from tracer.batch import Batch
     from tracer.close import Close
     from tracer.recording import RecordingWriter
+    from tracer.session_live import Stop
     from tracer.tcp import HostFacts
+    from tracer.verdict import Verdicts
     from tracer.wire import Records
 
-TICK_S: Final = 0.050
-TICK_MIN_S: Final = 0.002
-COUNTERS_EVERY_NS: Final = 1_000_000_000
-CLOCK_EVERY_NS: Final = 10_000_000_000  # the wall clock may be stepped while we run
-GRACE_S: Final = 0.030  # what closed before the end is in the ring by then
+# What nonsense in place of the expected JSON can raise.
+BAD_CONTENT: Final = (
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    OverflowError,
+    RecursionError,
+)
 NAMES_MAX: Final = 4096
-
-
-class Source(Protocol):
-    """What a running kernel offers; no call blocks."""
-
-    @property
-    def ring_bytes(self) -> int:
-        """Return how much the ring holds; beyond it closes are lost."""
-
-    def drain(self) -> Batch | None:
-        """Return all closes that have arrived, None when none did."""
-
-    def counters(self) -> Batch:
-        """Return the kernel's totals since attach."""
-
-    def clock(self) -> Batch:
-        """Return how far the wall clock is from CLOCK_MONOTONIC."""
-
-    def cgroup_names(self, ids: Iterable[int]) -> Batch:
-        """Return the paths of these cgroups."""
+SHOWN_AT_ONCE: Final = 64  # some milliseconds of work: the ring does not fill meanwhile
 
 
 class View(Protocol):
@@ -77,30 +62,6 @@ class Limits:
     duration_s: float | None = None
 
 
-class Stop:
-    """SIGINT and SIGTERM ask for an orderly end; a second SIGINT does not ask again."""
-
-    def __init__(self) -> None:
-        self.asked = False
-
-    def __enter__(self) -> Self:
-        """Take over the signals."""
-        self._before = {
-            number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)
-        }
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Give them back."""
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _ask(self, number: int, _frame: FrameType | None) -> None:
-        if self.asked and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.asked = True
-
-
 class Names:
     """Paths of cgroups by id; the oldest makes room when NAMES_MAX are known."""
 
@@ -113,8 +74,7 @@ class Names:
 
     def learn(self, paths: dict[str, str | None]) -> None:
         """Take the answer of the source; an id without path is remembered as such."""
-        for number, path in paths.items():
-            self.paths[int(number)] = path
+        self.paths.update((int(number), path and str(path)) for number, path in paths.items())
         while len(self.paths) > NAMES_MAX:
             del self.paths[next(iter(self.paths))]
 
@@ -124,6 +84,8 @@ class Session:
 
     Without a view nothing is shown and no Python object is made per close.
     `ask_names` answers which paths cgroup ids have; a recording brings the answers along.
+    `meanwhile` is called every few closes shown: a person's line takes a hundred times
+    longer to make than a close takes to come.
     """
 
     def __init__(
@@ -135,6 +97,7 @@ class Session:
         limits: Limits | None = None,
         recorder: RecordingWriter | None = None,
         ask_names: Callable[[Iterable[int]], Batch] | None = None,
+        meanwhile: Callable[[], object] | None = None,
     ) -> None:
         self._host = host
         self._view = view
@@ -142,6 +105,7 @@ class Session:
         self._count = (limits or Limits()).count
         self._recorder = recorder
         self._ask_names = ask_names
+        self._meanwhile = meanwhile
         self._amender = Amender()
         self._names = Names()
         self._clock_ns = 0
@@ -183,7 +147,7 @@ class Session:
         try:
             facts = json.loads(batch.data)
             self._learners[batch.kind](facts)
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        except BAD_CONTENT:
             self.totals.undecodable += 1
 
     def _learn_counters(self, facts: dict[str, Any]) -> None:
@@ -210,6 +174,10 @@ class Session:
         if self._filter.active:
             chosen = self._filter.mask(closes, verdicts)
             closes, verdicts = closes[chosen], verdicts[chosen]
+        if self._view is not None:
+            # Each CPU has its own ring: a batch is in order of time within each only.
+            order = np.argsort(closes["closed_ns"], kind="stable")
+            closes, verdicts = closes[order], verdicts[order]
         if self._count is not None:
             left = self._count - self.totals.shown
             closes, verdicts = closes[:left], verdicts[:left]
@@ -217,9 +185,16 @@ class Session:
         if self._view is not None and len(closes):
             self._show(self._view, closes, verdicts)
 
-    def _show(self, view: View, closes: Records, verdicts: Records) -> None:
+    def _show(self, view: View, closes: Records, verdicts: Verdicts) -> None:
         self._resolve(closes)
-        view.closes(closes_from(closes, verdicts, self._host, self._names.paths, self._clock_ns))
+        for at in range(0, len(closes), SHOWN_AT_ONCE):
+            part = slice(at, at + SHOWN_AT_ONCE)
+            view.closes(self._closes(closes[part], verdicts[part]))
+            if self._meanwhile is not None:
+                self._meanwhile()
+
+    def _closes(self, closes: Records, verdicts: Verdicts) -> list[Close]:
+        return closes_from(closes, verdicts, self._host, self._names.paths, self._clock_ns)
 
     # Names go into the recording before the closes that need them, as a replay reads on only.
     def _resolve(self, records: Records) -> None:
@@ -230,59 +205,9 @@ class Session:
             self.feed(self._ask_names(missing))
 
 
-def live_batches(source: Source, stop: Stop, limits: Limits) -> Iterator[Batch]:
-    """Yield a kernel's batches on time until asked to stop, then what is left."""
-    yield source.clock()
-    started_ns = time.monotonic_ns()
-    tick_s, counters_ns, clock_ns = TICK_S, started_ns, started_ns
-    while not stop.asked and not _over(limits, started_ns):
-        time.sleep(tick_s)
-        batch, now_ns = source.drain(), time.monotonic_ns()
-        tick_s = _next_tick(tick_s, batch, source.ring_bytes)
-        yield batch or Batch(BatchKind.CLOSES, now_ns, b"")
-        if now_ns - counters_ns >= COUNTERS_EVERY_NS:
-            counters_ns = now_ns
-            yield source.counters()
-        if now_ns - clock_ns >= CLOCK_EVERY_NS:
-            clock_ns = now_ns
-            yield source.clock()
-
-
-def last_batches(source: Source) -> Iterator[Batch]:
-    """Yield what was under way when the end came, and the totals read just before it.
-
-    A record counted in those totals is in the ring by then, so that none can be
-    missing because it was late.
-    """
-    time.sleep(GRACE_S)
-    totals = source.counters()
-    if (batch := source.drain()) is not None:
-        yield batch
-    yield totals
-
-
-def drain_rest(source: Source, session: Session) -> None:
-    """Feed the session what the kernel still holds."""
-    for batch in last_batches(source):
-        session.feed(batch)
-
-
 def run(batches: Iterable[Batch], session: Session, stop: Stop) -> None:
     """Feed the session until the batches end, it has shown enough, or somebody asks to stop."""
     for batch in batches:
         session.feed(batch)
         if session.done or stop.asked:
             break
-
-
-# Come sooner when a quarter of the ring filled within one tick, later again when it does not.
-def _next_tick(tick_s: float, batch: Batch | None, ring_bytes: int) -> float:
-    arrived = len(batch.data) if batch is not None else 0
-    factor = 0.5 if arrived * 4 > ring_bytes else 2.0
-    return min(TICK_S, max(TICK_MIN_S, tick_s * factor))
-
-
-def _over(limits: Limits, started_ns: int) -> bool:
-    if limits.duration_s is None:
-        return False
-    return time.monotonic_ns() - started_ns >= limits.duration_s * 1e9

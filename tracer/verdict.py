@@ -49,6 +49,7 @@ class Reason(IntEnum):
     CONTRADICTION = 3
     UNEXPLAINED = 4
     NO_ERROR_NO_RST = 5
+    RESET_EITHER_WAY = 6
     # passive
     FIN_CARRIED_ACK = 10
     LAST_DATA_CARRIED_ACK = 11
@@ -154,6 +155,7 @@ RULES: dict[Reason, Rule] = {
     Reason.CONTRADICTION: _unknown(),
     Reason.UNEXPLAINED: _unknown(),
     Reason.NO_ERROR_NO_RST: _unknown(),
+    Reason.RESET_EITHER_WAY: _unknown(),
     Reason.FIN_CARRIED_ACK: Rule(Kind.PASSIVE, _THREE, FinAck.FIN),
     Reason.LAST_DATA_CARRIED_ACK: Rule(Kind.PASSIVE, _THREE, FinAck.FIN),
     Reason.FIN_CARRIED_ACK_RESENT: Rule(Kind.PASSIVE, _THREE, FinAck.FIN),

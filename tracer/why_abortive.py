@@ -14,6 +14,10 @@ def _rst(f: Facts) -> str:
     return "we sent a RST" + (f" ({f.rst_reason})" if f.rst_reason else "")
 
 
+def _error(f: Facts) -> str:
+    return f" ({f.err})" if f.err else ""
+
+
 def _unread_data(f: Facts) -> str:
     unread = plural(f.unread_bytes, "byte") if f.unread_bytes else "data"
     return f"{who(f)} without reading {unread} the peer had sent: {_rst(f)}"
@@ -29,7 +33,8 @@ def _linger_zero(f: Facts) -> str:
 
 
 def _data_after_close(f: Facts) -> str:
-    return f"data came in {f.old_state}, when nobody could read it any more: {_rst(f)}"
+    answer = _rst(f) if f.rst_sent else "the kernel answers that with a RST"
+    return f"data came in {f.old_state}, when nobody could read it any more: {answer}"
 
 
 def _disconnect(f: Facts) -> str:
@@ -70,34 +75,36 @@ def _rst_received(f: Facts) -> str:
 
 
 def _rst_inferred(f: Facts) -> str:
-    return f"the socket ended with {f.err} in {f.old_state}, as by a RST from the peer"
+    return (
+        f"the socket ended with {f.err or 'an error'} in {f.old_state}, as by a RST from the peer"
+    )
 
 
 def _retransmit_timeout(f: Facts) -> str:
     return (
         f"the peer did not acknowledge {plural(f.unacked_bytes, 'byte')} in {f.old_state}; given "
-        f"up after {plural(f.retransmits, 'retransmission')} ({f.err})"
+        f"up after {plural(f.retransmits, 'retransmission')}{_error(f)}"
     )
 
 
 def _zero_window_timeout(f: Facts) -> str:
     return (
         f"{plural(f.unsent_bytes, 'byte')} could not be sent in {f.old_state}; given up after "
-        f"{plural(f.probes_out, 'unanswered window probe')} ({f.err})"
+        f"{plural(f.probes_out, 'unanswered window probe')}{_error(f)}"
     )
 
 
 def _user_timeout(f: Facts) -> str:
     return (
         f"the peer did not answer within TCP_USER_TIMEOUT, "
-        f"{duration(f.user_timeout_ms * 1_000)}, in {f.old_state} ({f.err})"
+        f"{duration(f.user_timeout_ms * 1_000)}, in {f.old_state}{_error(f)}"
     )
 
 
 def _keepalive(f: Facts) -> str:
     return (
         f"the idle peer did not answer {plural(f.probes_out, 'keepalive probe')} "
-        f"in {f.old_state} ({f.err})"
+        f"in {f.old_state}{_error(f)}"
     )
 
 
@@ -106,11 +113,11 @@ def _fin_wait2_timer(f: Facts) -> str:
 
 
 def _timeout_unexplained(f: Facts) -> str:
-    return f"the socket ended with {f.err} in {f.old_state}; which timer it was is not known"
+    return f"a timer ended the socket in {f.old_state}{_error(f)}; which one is not known"
 
 
 def _syn_error(f: Facts) -> str:
-    return f"the connection attempt failed in {f.old_state} with {f.err}"
+    return f"the connection attempt failed in {f.old_state}{_error(f)}"
 
 
 def _syn_timeout(f: Facts) -> str:

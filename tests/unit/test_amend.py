@@ -84,10 +84,25 @@ def test_another_close_of_the_same_socket() -> None:
 
 
 def test_report_without_any_close() -> None:
-    """A report that matches nothing yields nothing."""
+    """A report that matches nothing yields nothing, and is counted when its time is over."""
     amender = Amender()
     assert len(amender.feed(resets(closes(2)), T0)) == 0
+    assert amender.unmatched == 0
+    assert len(amender.feed(closes(1, first_cookie=900), T0 + 2 * HOLD_NS)) == 1
+    assert amender.unmatched == 0  # only a batch with reports looks at them
+    amender.flush()
     assert amender.unmatched == 2
+
+
+def test_report_may_come_before_its_close() -> None:
+    """Another CPU's ring is read first: the report waits for the close of the next batch."""
+    amender = Amender()
+    held = closes(3, may_follow=True)
+    assert len(amender.feed(resets(held), T0 + 10)) == 0
+    out = amender.feed(held, T0 + 5 * HOLD_NS)
+    assert (out["rst_flags"] == RstFlag.SENT_ACTIVE).all()
+    assert len(out) == 3
+    assert amender.unmatched == 0
 
 
 def test_first_of_two_resets_counts() -> None:

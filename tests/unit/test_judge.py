@@ -265,8 +265,8 @@ THREE_WAY = (*TALK, "c FA 5 7", "s FA 7 6", "c A 6 8")
 
 def test_compare_agrees(judged: Judged) -> None:
     report = compare([judged(*THREE_WAY)["c"]], [record()])
-    assert report.exact
-    assert report.agreed == 1
+    assert report.right
+    assert (report.agreed, report.undecided) == (1, [])
 
 
 @pytest.mark.parametrize(

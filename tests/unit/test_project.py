@@ -37,8 +37,7 @@ def sources(*suffixes: str) -> list[Path]:
         path
         for path in found
         if path.suffix in (suffixes or SUFFIXES)
-        and "__pycache__" not in path.parts
-        and "_bpf" not in path.parts
+        and not any(part.endswith(("cache", "cache__", "_bpf")) for part in path.parts)
         and is_text(path)
     ]
 

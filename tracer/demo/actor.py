@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """Say where, wait, act."""
+    _hurry()
     own = netns.enter_new()
     if own:
         netns.bring_up("lo")
@@ -32,6 +34,12 @@ def main() -> None:
         peer, obstacle = _open_peer(stack, own=own)
         for scenario in SCENARIOS:
             _say({"scenario": scenario.name, **_play(scenario, peer, obstacle)})
+
+
+# On a busy host, what must happen before a delayed ACK of 40 ms should.
+def _hurry() -> None:
+    with contextlib.suppress(OSError):
+        os.nice(-10)
 
 
 # Outside a namespace of our own no interface is made: the host's network stays as it is.

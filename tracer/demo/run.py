@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import selectors
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from tracer.batch import Batch
     from tracer.close import Close
+    from tracer.kernel.source import KernelSource
     from tracer.session import Session
 
 ALL_S: Final = 18.0  # an actor that takes longer is broken
@@ -91,7 +93,7 @@ class Actor:
             *lines, self._rest = (self._rest + chunk).split(b"\n")
             yield from (json.loads(line) for line in lines)
 
-    def stop(self) -> None:
+    def close(self) -> None:
         """End it, whatever it does."""
         self._child.kill()
         self._child.wait()
@@ -112,28 +114,22 @@ def demonstrate(*, as_json: bool, color: bool) -> int:
 
 
 def _outcomes() -> Iterator[Outcome]:
-    actor = Actor()
-    try:
+    with runs.attach() as source, contextlib.closing(Actor()) as actor:
         greeting = actor.greeting()
         if not greeting["own"]:
             runs.tell("no network namespace of its own is permitted: using the host's loopback")
-        yield from _trace(actor, Collector(greeting["netns"]))
-    finally:
-        actor.stop()
+        yield from _trace(source, actor, Collector(greeting["netns"]))
 
 
-def _trace(actor: Actor, collector: Collector) -> Iterator[Outcome]:
-    with runs.attach() as source:
-        from tracer import filters, session  # noqa: PLC0415 - numpy: after the loader has started
+def _trace(source: KernelSource, actor: Actor, collector: Collector) -> Iterator[Outcome]:
+    from tracer import filters, session, session_live  # noqa: PLC0415 - numpy
 
-        with session.Stop() as stop:
-            run = session.Session(
-                source.host, view=collector, chosen=filters.Filter(netns=(collector.netns,))
-            )
-            actor.go()
-            limits = session.Limits(duration_s=ALL_S)
-            batches = session.live_batches(source, stop, limits)
-            yield from _follow(actor, collector, run, batches)
+    with session_live.Stop() as stop:
+        live = session_live.Live(source, session.Limits(duration_s=ALL_S))
+        chosen = filters.Filter(netns=(collector.netns,))
+        run = session.Session(source.host, view=collector, chosen=chosen)
+        actor.go()
+        yield from _follow(actor, collector, run, live.batches(stop))
 
 
 # One turn per tick: feed what the kernel has, hear what the actor says, show what is complete.
@@ -218,7 +214,7 @@ def _as_text(outcome: Outcome, *, color: bool) -> str:
 
 def _words(end: str, close: Close) -> list[str]:
     facts = [close.kind, close.handshake, close.fin_ack and f"ACK: {close.fin_ack}", close.cause]
-    verdict = ", ".join(fact for fact in facts if fact)
+    verdict = ", ".join(dict.fromkeys(fact for fact in facts if fact))
     why = textwrap.wrap(close.why, WIDTH - 10)
     return [f"  {end:<7} {verdict}", *(f"          {line}" for line in why)]
 

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 class JsonView:
     """Writes JSON lines; every call ends with a flush."""
 
-    wants_closes = True
-
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 

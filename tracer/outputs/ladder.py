@@ -58,8 +58,8 @@ class Step:
 def draw(close: Close, *, encoding: str | None = "utf-8") -> list[str]:
     """Return the ladder's lines, at most 72 columns; ASCII when the encoding has no more."""
     glyphs = _glyphs(encoding)
-    steps = list(_steps(close))
-    start_us = min((step.at_us for step in steps[1:] if step.at_us is not None), default=0)
+    steps = _steps(close)
+    start_us = min((at for name, at in close.timeline_us.items() if name in BEGINNINGS), default=0)
     rungs = (_rung(step, start_us, glyphs) for step in steps)
     return [_title(close, glyphs), *rungs]
 
@@ -129,7 +129,7 @@ def _peer_fin(close: Close) -> Steps:
     if "fin_received" in at:
         yield Step("in", "FIN", at["fin_received"], "", "LAST_ACK")
     else:
-        yield Step("", "(FIN not come yet)", at.get("closed"), "FIN_WAIT2")
+        yield Step("", "(FIN to come, unseen)", at.get("closed"))
 
 
 def _passive(close: Close) -> Steps:
@@ -215,6 +215,8 @@ def _unknown(close: Close) -> Steps:
     yield Step("", "(not seen)", close.timeline_us.get("closed"), "CLOSE", "?")
 
 
+# Times count from the first of these; without any, from the first moment known.
+BEGINNINGS: Final = ("fin_sent", "fin_received", "rst_sent", "rst_received")
 NEVER_ESTABLISHED: Final = ("refused", "attempt_failed")
 TIMEOUT_WORDS: Final = {
     "user_timeout": "TCP_USER_TIMEOUT",

@@ -55,8 +55,6 @@ BYTE_UNITS: Final = "BKMGTP"
 class LiveView:
     """Writes a header at once, then a line per close; every call ends with a flush."""
 
-    wants_closes = True
-
     def __init__(self, stream: TextIO, *, wide: bool, color: bool) -> None:
         self._stream = stream
         self._line = wide_line if wide else line
@@ -122,7 +120,9 @@ def _end(close: Close, *, color: bool) -> str:
     word = KIND_WORDS.get(close.kind, close.kind)
     ink = KIND_COLORS.get(close.kind, "") if color else ""
     if close.handshake is not None:
-        segments = SEGMENTS.get((close.handshake, close.fin_ack or ""), BARE_SEGMENTS[close.handshake])
+        segments = SEGMENTS.get(
+            (close.handshake, close.fin_ack or ""), BARE_SEGMENTS[close.handshake]
+        )
         wait = "" if close.close_wait_us is None else duration(close.close_wait_us)
         return f"{paint(f'{word:<7}', ink)} {segments:<4}{wait.rjust(11 - max(4, len(segments)))}"
     reason = _reason(close)

@@ -47,7 +47,7 @@ def as_text(snapshot: Snapshot) -> str:
 
 def _head(snapshot: Snapshot) -> Iterator[str]:
     others = snapshot.records - snapshot.shown
-    beside = f" ({others:,} more did not match)" if others else ""
+    beside = f" ({others:,} more not shown)" if others else ""
     yield f"{plural(snapshot.shown, 'close')}{beside}"
 
 
@@ -124,4 +124,6 @@ def _balance(snapshot: Snapshot) -> str:
     if snapshot.lost_total:
         return f"The kernel saw {plural(seen, 'close')}; all others are accounted for."
     waiting = f", {snapshot.under_way:,} still under way" if snapshot.under_way else ""
-    return f"Nothing lost: the kernel saw {plural(seen, 'close')}{waiting}."
+    later = snapshot.records + snapshot.under_way - seen
+    since = f", {later:,} more came while the totals were read" if later > 0 else ""
+    return f"Nothing lost: the kernel saw {plural(seen, 'close')}{waiting}{since}."

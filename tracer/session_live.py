@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The timetable of a running kernel: when to fetch closes, totals and clock, and when to end."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Final, Protocol, Self
+
+from tracer.batch import Batch, BatchKind
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from types import FrameType
+
+    from tracer.session import Limits
+
+TICK_S: Final = 0.050
+TICK_MIN_S: Final = 0.002
+COUNTERS_EVERY_NS: Final = 1_000_000_000
+CLOCK_EVERY_NS: Final = 10_000_000_000  # the wall clock may be stepped while we run
+GRACE_S: Final = 0.030  # what closed before the end is in the ring by then
+BACKLOG_MAX_BYTES: Final = 64 << 20  # 140,000 closes that wait to be shown; then the ring fills
+
+
+class Source(Protocol):
+    """What a running kernel offers; no call blocks."""
+
+    @property
+    def ring_bytes(self) -> int:
+        """Return how much the ring holds; beyond it closes are lost."""
+
+    def drain(self) -> Batch | None:
+        """Return all closes that have arrived, None when none did."""
+
+    def counters(self) -> Batch:
+        """Return the kernel's totals since attach."""
+
+    def clock(self) -> Batch:
+        """Return how far the wall clock is from CLOCK_MONOTONIC."""
+
+    def cgroup_names(self, ids: Iterable[int]) -> Batch:
+        """Return the paths of these cgroups."""
+
+
+class Stop:
+    """SIGINT and SIGTERM ask for an orderly end; a second SIGINT does not ask again."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def __enter__(self) -> Self:
+        """Take over the signals."""
+        self._before = {
+            number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)
+        }
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Give them back."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _ask(self, number: int, _frame: FrameType | None) -> None:
+        if self.asked and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.asked = True
+
+
+class Live:
+    """One run on a kernel. `fetch` may be called whenever there is time: it empties the ring."""
+
+    def __init__(self, source: Source, limits: Limits) -> None:
+        self.source = source
+        self._limits = limits
+        self._backlog: deque[Batch] = deque()
+        self._backlog_bytes = 0
+        self._tick_s = TICK_S
+        self._ended = False
+
+    def fetch(self) -> None:
+        """Move what has arrived from the ring to the backlog, as long as that has room."""
+        if self._ended or self._backlog_bytes > BACKLOG_MAX_BYTES:
+            return
+        batch = self.source.drain()
+        arrived = 0 if batch is None else len(batch.data)
+        self._tick_s = next_tick_s(self._tick_s, arrived, self.source.ring_bytes)
+        if batch is not None:
+            self._backlog.append(batch)
+            self._backlog_bytes += arrived
+
+    def batches(self, stop: Stop) -> Iterator[Batch]:
+        """Yield everything on time until asked to stop or the time is over."""
+        started_ns = time.monotonic_ns()
+        yield self.source.clock()
+        counters_ns = clock_ns = started_ns
+        while not stop.asked and not self._over(started_ns):
+            yield self._next_closes()
+            now_ns = time.monotonic_ns()
+            if now_ns - counters_ns >= COUNTERS_EVERY_NS:
+                counters_ns = now_ns
+                yield self.source.counters()
+            if now_ns - clock_ns >= CLOCK_EVERY_NS:
+                clock_ns = now_ns
+                yield self.source.clock()
+
+    def rest(self) -> Iterator[Batch]:
+        """Yield what was under way when the end came, and the totals read just before it.
+
+        A record counted in those totals is in the ring by then, so that none can be
+        missing because it was late.
+        """
+        time.sleep(GRACE_S)
+        totals = self.source.counters()
+        self._backlog_bytes = 0
+        self.fetch()
+        self._ended = True
+        while self._backlog:
+            yield self._backlog.popleft()
+        yield totals
+
+    # An empty batch tells the time: what was held back is let go by it.
+    def _next_closes(self) -> Batch:
+        if not self._backlog:
+            time.sleep(self._tick_s)
+            self.fetch()
+        if not self._backlog:
+            return Batch(BatchKind.CLOSES, time.monotonic_ns(), b"")
+        batch = self._backlog.popleft()
+        self._backlog_bytes -= len(batch.data)
+        return batch
+
+    def _over(self, started_ns: int) -> bool:
+        if self._limits.duration_s is None:
+            return False
+        return time.monotonic_ns() - started_ns >= self._limits.duration_s * 1e9
+
+
+def next_tick_s(tick_s: float, arrived_bytes: int, ring_bytes: int) -> float:
+    """Come sooner when a quarter of the ring filled within one tick, later again when not."""
+    factor = 0.5 if arrived_bytes * 4 > ring_bytes else 2.0
+    return min(TICK_S, max(TICK_MIN_S, tick_s * factor))
