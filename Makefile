@@ -4,12 +4,12 @@
 
 SUDO := $(if $(filter 0,$(shell id -u)),,$(shell command -v sudo 2>/dev/null))
 # Under `sudo make`, what needs no root runs as the user who typed it: its caches stay theirs.
-AS_USER := $(if $(SUDO_UID),sudo -u '\#$(SUDO_UID)')
+AS_USER := $(if $(SUDO_USER),sudo -u $(SUDO_USER))
 BIN := .venv/bin
 C_FILES = $(wildcard bpf/*.[ch] tests/*/*.[ch])
 
 # The variable is passed through sudo, which clears the environment.
-PYTEST = $(SUDO) env TRACER_KERNEL_TESTS=$(TRACER_KERNEL_TESTS) \
+PYTEST = $(SUDO) env FOURWAVE_KERNEL_TESTS=$(FOURWAVE_KERNEL_TESTS) \
 	$(BIN)/python -m pytest -p no:cacheprovider
 
 .DEFAULT_GOAL := help

@@ -44,7 +44,6 @@
 
 #define MAX_THREADS 64
 #define MAX_PAYLOAD 65536
-#define PORT 7
 /* A client that runs ahead of the servers by more than this waits: an accept
  * queue that overflows costs a SYN retransmission, one second each. */
 #define MAX_AHEAD 2048
@@ -77,6 +76,7 @@ static struct {
 	int addresses; /* destinations per client thread */
 	int processes; /* 1: both ends in one, 2: a client and a server process */
 	int time_wait_buckets;
+	int port; /* of all servers */
 	bool host_netns;
 	bool pin;
 } options = {
@@ -88,6 +88,7 @@ static struct {
 	.addresses = 64,
 	.processes = 1,
 	.time_wait_buckets = 65536,
+	.port = 7,
 };
 
 /* Shared by both processes. Each thread writes its own cache lines. */
@@ -293,7 +294,8 @@ static void *server_thread(void *arg)
 
 static void listen_all(void)
 {
-	struct sockaddr_in any = { .sin_family = AF_INET, .sin_port = htons(PORT) };
+	struct sockaddr_in any = { .sin_family = AF_INET,
+				   .sin_port = htons((uint16_t)options.port) };
 	int on = 1;
 
 	for (int i = 0; i < options.threads; i++) {
@@ -360,7 +362,7 @@ static int connect_to(int destination)
 {
 	struct sockaddr_in addr = {
 		.sin_family = AF_INET,
-		.sin_port = htons(PORT),
+		.sin_port = htons((uint16_t)options.port),
 		.sin_addr.s_addr = htonl(0x7f010001 + (uint32_t)destination),
 	};
 	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -558,6 +560,7 @@ static _Noreturn void usage(void)
 	      "  --addresses N         destinations per thread, 127.1.0.1 and up (64)\n"
 	      "  --processes 1|2       both ends in one process or in two (1)\n"
 	      "  --time-wait-buckets N net.ipv4.tcp_max_tw_buckets of the namespace (65536)\n"
+	      "  --port PORT           of the servers (7)\n"
 	      "  --host-netns          stay in the caller's namespace\n"
 	      "  --pin                 thread N on processor N\n",
 	      stderr);
@@ -605,6 +608,7 @@ static void parse_option(int option)
 	case 'a': options.addresses = parse_int(optarg, 1, 65000); break;
 	case 'p': options.processes = parse_int(optarg, 1, 2); break;
 	case 'w': options.time_wait_buckets = parse_int(optarg, 0, 1 << 24); break;
+	case 'T': options.port = parse_int(optarg, 1, 65535); break;
 	case 'H': options.host_netns = true; break;
 	case 'P': options.pin = true; break;
 	default: usage();
@@ -614,19 +618,13 @@ static void parse_option(int option)
 static void parse_options(int argc, char **argv)
 {
 	static const struct option names[] = {
-		{ "seconds", 1, NULL, 's' },
-		{ "connections", 1, NULL, 'c' },
-		{ "threads", 1, NULL, 't' },
-		{ "order", 1, NULL, 'o' },
-		{ "request", 1, NULL, 'q' },
-		{ "response", 1, NULL, 'r' },
-		{ "requests", 1, NULL, 'n' },
-		{ "addresses", 1, NULL, 'a' },
-		{ "processes", 1, NULL, 'p' },
-		{ "time-wait-buckets", 1, NULL, 'w' },
-		{ "host-netns", 0, NULL, 'H' },
-		{ "pin", 0, NULL, 'P' },
-		{ 0 },
+		{ "seconds", 1, NULL, 's' },   { "connections", 1, NULL, 'c' },
+		{ "threads", 1, NULL, 't' },   { "order", 1, NULL, 'o' },
+		{ "request", 1, NULL, 'q' },   { "response", 1, NULL, 'r' },
+		{ "requests", 1, NULL, 'n' },  { "addresses", 1, NULL, 'a' },
+		{ "processes", 1, NULL, 'p' }, { "time-wait-buckets", 1, NULL, 'w' },
+		{ "port", 1, NULL, 'T' },      { "host-netns", 0, NULL, 'H' },
+		{ "pin", 0, NULL, 'P' },       { 0 },
 	};
 	int option;
 

@@ -20,10 +20,21 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(scope="module")
-def tracer_watch() -> Iterator[Watch]:
-    """A running `watch --json`; it must end with 0 on SIGINT."""
+def tracer_watch(
+    loopback_net: Net,
+    veth_net: Net,
+    wired_net: WiredNet,
+    load_net: Net,
+) -> Iterator[Watch]:
+    """A running `watch --json` of the test's own namespaces; it must end with 0 on SIGINT.
+
+    It traces the whole host like any other, and is asked to show only what the tests made:
+    what else happens on the host must not fill the pipe.
+    """
+    nets = (loopback_net, veth_net, wired_net.net, load_net)
+    inums = sorted(frozenset[int]().union(*(net.inums for net in nets)))
     try:
-        watch = Watch()
+        watch = Watch([word for inum in inums for word in ("--netns", str(inum))])
     except HostLacksError as error:
         skip_or_fail(str(error))
         raise
@@ -35,6 +46,13 @@ def tracer_watch() -> Iterator[Watch]:
 def loopback_net() -> Iterator[Net]:
     """One namespace, both ends on lo."""
     with loopback() as net:
+        yield net
+
+
+@pytest.fixture(scope="module")
+def load_net() -> Iterator[Net]:
+    """A namespace for the connections that are only there to keep the host busy."""
+    with loopback("load") as net:
         yield net
 
 

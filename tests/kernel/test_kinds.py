@@ -32,6 +32,8 @@ ON_LOOPBACK = {
     Flavour.MAPPED_CLIENT: 5,
 }
 ON_WIRE = {Flavour.V4: 12, Flavour.V6: 11}
+# A segment repeated because the host was busy can blur the evidence; then null is right.
+UNDECIDED_MAX = 1
 
 
 def cases(*, wired: bool) -> Iterator[object]:
@@ -47,7 +49,9 @@ def check(entry: Scenario, run: bench.Run, *, server_first: bool) -> None:
     """Assert: packets as meant, records as the packets have it, records as meant."""
     bench_errors = packets_against_intent(entry, run, server_first=server_first)
     assert not bench_errors, "\n".join(bench_errors[:3])
-    assert run.report.exact, run.report.text(limit=3)
+    report = run.report
+    assert report.right, report.text(limit=3)
+    assert len(report.undecided) <= UNDECIDED_MAX, report.text(limit=3)
     wrong = records_against_intent(entry, run, server_first=server_first)
     assert not wrong, f"{len(wrong)} of {len(run.records)}\n" + "\n".join(wrong[:3])
 

@@ -12,7 +12,6 @@ import pytest
 
 from tests.truth import bench
 from tests.truth.mixed import mixed
-from tests.truth.netns import loopback
 from tests.truth.watch import ROOT
 
 if TYPE_CHECKING:
@@ -26,6 +25,8 @@ pytestmark = [pytest.mark.kernel, pytest.mark.slow]
 
 CONNECTIONS = 1_100
 CLOSES_MIN = 2_000
+# At most one in so many may be left undecided: a repeated segment can blur the evidence.
+UNDECIDED_PER = 1_000
 LOAD_CONNECTIONS = 20_000
 LOAD_S = 60.0
 SEEDS = {"loopback": 20_230, "veth": 20_231}
@@ -52,6 +53,13 @@ def mixed_run(net: Net, watch: Watch, folder: Path) -> bench.Run:
     return run
 
 
+def check(run: bench.Run, seed: int) -> None:
+    """Assert: no disagreement, none missing, none extra, next to nothing left undecided."""
+    report = run.report
+    assert report.right, f"seed {seed}: {report.text()}"
+    assert len(report.undecided) * UNDECIDED_PER <= report.closes, f"seed {seed}: {report.text()}"
+
+
 @pytest.mark.parametrize("where", ["loopback_net", "veth_net"])
 def test_mixed(
     where: str,
@@ -61,26 +69,25 @@ def test_mixed(
 ) -> None:
     """More than 2,000 closes of all kinds on eight threads: no disagreement, none missing."""
     net = request.getfixturevalue(where)
-    report = mixed_run(net, tracer_watch, tmp_path).report
-    assert report.exact, f"seed {SEEDS[net.name]}: {report.text()}"
+    check(mixed_run(net, tracer_watch, tmp_path), SEEDS[net.name])
 
 
 @pytest.mark.parametrize("where", ["loopback_net", "veth_net"])
 def test_mixed_under_load(
     where: str,
     request: pytest.FixtureRequest,
+    load_net: Net,
     tracer_watch: Watch,
     tmp_path: Path,
 ) -> None:
     """The same while another namespace makes 20,000 short connections: their closes count, too."""
     net = request.getfixturevalue(where)
-    with loopback("load") as busy:
-        netns = busy.client.ns.inum
-        tracer_watch.only_count(netns)
-        with load(busy.client.ns, LOAD_CONNECTIONS) as process:
-            report = mixed_run(net, tracer_watch, tmp_path).report
-            assert process.wait(LOAD_S) == 0
-        closes = 2 * LOAD_CONNECTIONS
-        tracer_watch.wait_for(lambda: tracer_watch.counted[netns] >= closes)
-        assert closes == tracer_watch.counted[netns]
-    assert report.exact, f"seed {SEEDS[net.name]}: {report.text()}"
+    busy = load_net.client.ns
+    tracer_watch.only_count(busy.inum)
+    with load(busy, LOAD_CONNECTIONS) as process:
+        run = mixed_run(net, tracer_watch, tmp_path)
+        assert process.wait(LOAD_S) == 0
+    closes = 2 * LOAD_CONNECTIONS
+    tracer_watch.wait_for(lambda: tracer_watch.counted[busy.inum] >= closes, LOAD_S)
+    assert closes == tracer_watch.counted[busy.inum]
+    check(run, SEEDS[net.name])

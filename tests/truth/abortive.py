@@ -189,6 +189,7 @@ def given_up(stage: Stage) -> None:
     """close() while the SYN is still unanswered."""
     wire = stage.wire
     wire.set_mode(Mode.DROP, wire.to_server)
+    lost = wire.to_server.dropped
     clients = []
     for _ in range(stage.count):
         client = stage.opener.client()
@@ -196,7 +197,7 @@ def given_up(stage: Stage) -> None:
         client.connect_ex(stage.opener.target)
         stage.note(client, stage.opener.target, ends=1)
         clients.append(client)
-    wire.wait_dropped(wire.to_server, stage.count)
+    wire.wait_dropped(wire.to_server, lost + stage.count)
     for client in clients:
         client.close()
     wire.set_mode(Mode.PASS)

@@ -38,9 +38,17 @@ class Report:
     undecided: list[tuple[Truth, Record, list[str]]] = field(default_factory=list)
 
     @property
-    def exact(self) -> bool:
-        """True when every close is accounted for, decided, and as the packets have it."""
-        return not (self.disagreed or self.missing or self.extra or self.undecided)
+    def closes(self) -> int:
+        """How many ends had a record."""
+        return self.agreed + len(self.disagreed) + len(self.undecided)
+
+    @property
+    def right(self) -> bool:
+        """True when every close is accounted for and no record contradicts the packets.
+
+        A record may leave open what its evidence could not tell; that is `undecided`.
+        """
+        return not (self.disagreed or self.missing or self.extra)
 
     def summary(self) -> str:
         """One line of counts."""
