@@ -63,7 +63,10 @@ class Amender:
             return amended
         targets, found = _match(waiting, resets)
         self._keep_early(resets[~found], mono_ns)
-        targets, resets = targets[found][::-1], resets[found][::-1]  # the first RST of a socket wins
+        targets, resets = (
+            targets[found][::-1],
+            resets[found][::-1],
+        )  # the first RST of a socket wins
         for name in AMENDED_FIELDS:
             waiting[name][targets] = resets[name]
         np.bitwise_or.at(waiting["rst_flags"], targets, resets["rst_flags"])

@@ -6,14 +6,15 @@ Only what will be displayed comes here; a batch that is only counted never does.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from dataclasses import dataclass, fields
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from tracer.close_text import address, errno_name, harmless, state_name, wall_time
-from tracer.close_times import Record, Times, timeline_us
+from tracer.close_rows import Row, Verdict, rows_of
+from tracer.close_text import address, cgroup_path, comm, errno_name, state_name, wall_time
+from tracer.close_times import close_wait_us, lifetime_us, teardown_us, timeline_us
 from tracer.tcp import (
     ActorFlag,
     Cause,
@@ -28,19 +29,35 @@ from tracer.tcp import (
     SkFlag,
     TcpState,
 )
-from tracer.verdict import NULL, TRUE, Reason, Verdicts
+from tracer.verdict import FALSE, NULL, TRUE, Reason, Verdicts
 from tracer.why import why
 from tracer.why_facts import Facts
 
 if TYPE_CHECKING:
-    import numpy as np
+    from tracer.wire import Records
 
 CgroupNames: TypeAlias = Mapping[int, str | None]
 """cgroup_id -> path in the hierarchy."""
 
 CONTRACT_VERSION = 1
-CGROUP_PATH_CHARS_MAX = 1024
-"""A cgroup path is cut to this: names are the host's, a line must stay a line."""
+
+# By the numbers of a verdict.
+_KINDS: Final = tuple(str(kind.label) for kind in Kind)
+_HANDSHAKES: Final = tuple(handshake.label for handshake in Handshake)
+_FIN_ACKS: Final = tuple(fin_ack.label for fin_ack in FinAck)
+_EVIDENCE: Final = tuple(evidence.label for evidence in Evidence)
+_CAUSES: Final = tuple(cause.label for cause in Cause)
+_HOWS: Final = tuple(How)
+_HOW_LABELS: Final = tuple(how.label for how in How)
+_TRISTATES: Final = {FALSE: False, TRUE: True, NULL: None}
+
+# Plain integers: an operation on an enum's member makes another.
+_OPENED_ACTIVE, _OPENED_PASSIVE = int(ConnFlag.OPENED_ACTIVE), int(ConnFlag.OPENED_PASSIVE)
+_ACTOR_VALID, _IN_SOFTIRQ = int(ActorFlag.VALID), int(ActorFlag.IN_SOFTIRQ)
+_RST_SENT: Final = int(RstFlag.SENT_ACTIVE | RstFlag.SENT_REPLY)
+_HAS_REASON, _DONE = int(RstFlag.HAS_REASON), int(SkFlag.DONE)
+_CLOSE_WAIT_SEEN: Final = 1 << TcpState.CLOSE_WAIT
+_ACTIVE, _SIGNAL = int(Kind.ACTIVE), int(How.SIGNAL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,167 +122,147 @@ class Close:
     why: str
 
 
+# The keys of an object's JSON, and what reads their values.
+_FIELDS: Final[dict[type, tuple[list[str], attrgetter[tuple[Any, ...]]]]] = {
+    part: (names := [field.name for field in fields(part)], attrgetter(*names))
+    for part in (Close, Opener, Closer, DelayedAck)
+}
+
+
+def _as_dict(part: object) -> dict[str, Any]:
+    names, values = _FIELDS[type(part)]
+    return dict(zip(names, values(part), strict=True))
+
+
+_ENCODER: Final = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, default=_as_dict)
+
+
 def to_json(close: Close) -> str:
     """Return the one-line JSON object of the contract."""
-    return json.dumps(dataclasses.asdict(close), separators=(",", ":"), ensure_ascii=False)
+    return _ENCODER.encode(close)
 
 
 def closes_from(
-    records: np.ndarray[Any, np.dtype[np.void]],
+    records: Records,
     verdicts: Verdicts,
     host: HostFacts,
     names: CgroupNames,
     clock: int,
 ) -> list[Close]:
     """Return a Close per record; `clock` is CLOCK_REALTIME minus CLOCK_MONOTONIC in ns."""
-    return [
-        _close(record, verdict, host, names, clock)
-        for record, verdict in zip(records, verdicts, strict=True)
-    ]
+    return [_close(row, verdict, host, names, clock) for row, verdict in rows_of(records, verdicts)]
 
 
-def _close(
-    record: Record, verdict: Record, host: HostFacts, names: CgroupNames, clock: int
-) -> Close:
-    times = Times.of(record)
-    facts = _facts(record, verdict, host, times)
+def _close(row: Row, verdict: Verdict, host: HostFacts, names: CgroupNames, clock: int) -> Close:
+    delayed_ack = _delayed_ack(row, host)
+    facts = _facts(row, verdict, host, delayed_ack)
     return Close(
         v=CONTRACT_VERSION,
-        at=wall_time(times.closed + clock),
-        family=int(record["family"]),
-        netns=int(record["netns"]),
-        laddr=address(record["saddr"], int(record["family"])),
-        lport=int(record["lport"]),
-        raddr=address(record["daddr"], int(record["family"])),
-        rport=int(record["rport"]),
-        opened=_opened(int(record["flags"])),
-        kind=str(Kind(verdict["kind"]).label),
-        handshake=Handshake(verdict["handshake"]).label,
-        fin_ack=FinAck(verdict["fin_ack"]).label,
-        evidence=Evidence(verdict["evidence"]).label,
-        cause=Cause(verdict["cause"]).label,
+        at=wall_time(row.closed_ns + clock),
+        family=row.family,
+        netns=row.netns,
+        laddr=address(row.saddr, row.family),
+        lport=row.lport,
+        raddr=address(row.daddr, row.family),
+        rport=row.rport,
+        opened=_opened(row.flags),
+        kind=_KINDS[verdict.kind],
+        handshake=_HANDSHAKES[verdict.handshake],
+        fin_ack=_FIN_ACKS[verdict.fin_ack],
+        evidence=_EVIDENCE[verdict.evidence],
+        cause=_CAUSES[verdict.cause],
         rst_reason=facts.rst_reason,
         err=facts.err,
         time_wait=facts.time_wait,
-        opener=_opener(record["opener"]),
-        closer=_closer(record["closer"], verdict),
-        cgroup=_cgroup(int(record["cgroup_id"]), names),
-        tx_bytes=max(0, int(record["bytes_sent"]) - int(record["bytes_retrans"])),
+        opener=_opener(row),
+        closer=_closer(row, verdict),
+        cgroup=cgroup_path(names.get(row.cgroup_id)),
+        tx_bytes=max(0, row.bytes_sent - row.bytes_retrans),
         rx_bytes=facts.rx_bytes,
         unread_bytes=facts.unread_bytes,
-        delayed_ack=_delayed_ack(record, host),
-        timeline_us=timeline_us(times, verdict, record),
+        delayed_ack=delayed_ack,
+        timeline_us=timeline_us(row, verdict),
         close_wait_us=facts.close_wait_us,
-        teardown_us=times.teardown_us(),
+        teardown_us=teardown_us(row, verdict),
         lifetime_us=facts.lifetime_us,
         why=why(facts),
     )
 
 
-def _seen(record: Record, state: TcpState) -> bool:
-    states = int(record["states_seen"]) | 1 << (int(record["old_state"]) & 15)
-    return bool(states & 1 << state)
-
-
-def _facts(record: Record, verdict: Record, host: HostFacts, times: Times) -> Facts:
-    done = bool(int(record["sk_flags"]) & SkFlag.DONE)
-    unread = int(record["unread"])
-    delayed_ack = _delayed_ack(record, host)
-    at_close, at_fin_sent = record["at_close"], record["at_fin_sent"]
-    flags = int(record["flags"])
+def _facts(row: Row, verdict: Verdict, host: HostFacts, delayed_ack: DelayedAck | None) -> Facts:
+    done = bool(row.sk_flags & _DONE)
     return Facts(
-        reason=Reason(verdict["reason"]),
-        how=How(verdict["how"]),
-        signal_or_code=int(verdict["signal_or_code"]),
-        old_state=state_name(int(record["old_state"])),
-        rst_sent=bool(verdict["rst_sent"]),
-        rst_reason=_rst_reason(record, host),
-        err=errno_name(int(record["sk_err"])),
-        time_wait=_tristate(int(verdict["time_wait"])),
+        reason=Reason(verdict.reason),
+        how=_HOWS[verdict.how],
+        signal_or_code=verdict.signal_or_code,
+        old_state=state_name(row.old_state),
+        rst_sent=bool(verdict.rst_sent),
+        rst_reason=_rst_reason(row, host),
+        err=errno_name(row.sk_err),
+        time_wait=_TRISTATES[verdict.time_wait],
         peer_fin_seen=done,
-        fin_repeated=bool(record["dup_fin"]),
-        close_wait_us=times.close_wait_us() if _seen(record, TcpState.CLOSE_WAIT) else None,
+        fin_repeated=bool(row.dup_fin),
+        close_wait_us=close_wait_us(row) if _was_in_close_wait(row) else None,
         ato_us=None if delayed_ack is None else delayed_ack.ato_us,
-        lifetime_us=times.lifetime_us() if _opened(flags) else None,
-        rx_bytes=max(0, int(record["bytes_received"]) - done),
-        unread_bytes=unread - (1 if done and unread else 0),
-        unacked_bytes=int(at_close["unacked"]),
-        unsent_bytes=int(at_close["unsent"]),
-        unsent_at_fin_bytes=int(at_fin_sent["unsent"]),
-        user_timeout_ms=int(record["user_timeout_ms"]),
-        retransmits=int(record["retransmits"]),
-        probes_out=int(record["probes_out"]),
-        segments=_segments(record, Kind(verdict["kind"])),
+        lifetime_us=lifetime_us(row) if _opened(row.flags) else None,
+        rx_bytes=max(0, row.bytes_received - done),
+        unread_bytes=row.unread - (1 if done and row.unread else 0),
+        unacked_bytes=row.at_close__unacked,
+        unsent_bytes=row.at_close__unsent,
+        unsent_at_fin_bytes=row.at_fin_sent__unsent,
+        user_timeout_ms=row.user_timeout_ms,
+        retransmits=row.retransmits,
+        probes_out=row.probes_out,
+        segments=_segments(row, verdict),
     )
 
 
-def _segments(record: Record, kind: Kind) -> int:
+def _was_in_close_wait(row: Row) -> bool:
+    return bool((row.states_seen | 1 << (row.old_state & 15)) & _CLOSE_WAIT_SEEN)
+
+
+def _segments(row: Row, verdict: Verdict) -> int:
     # Segments that left after our FIN was queued, or came until it was acknowledged.
-    at_fin_sent = record["at_fin_sent"]
-    if kind == Kind.ACTIVE:
-        later, name = record["at_fin_acked"], "segs_in"
+    if verdict.kind == _ACTIVE:
+        more = row.at_fin_acked__segs_in - row.at_fin_sent__segs_in
     else:
-        later, name = record["at_close"], "segs_out"
-    return (int(later[name]) - int(at_fin_sent[name])) & 0xFFFF_FFFF
+        more = row.at_close__segs_out - row.at_fin_sent__segs_out
+    return more & 0xFFFF_FFFF
 
 
 def _opened(flags: int) -> str | None:
-    if flags & ConnFlag.OPENED_ACTIVE:
+    if flags & _OPENED_ACTIVE:
         return "active"
-    return "passive" if flags & ConnFlag.OPENED_PASSIVE else None
+    return "passive" if flags & _OPENED_PASSIVE else None
 
 
-def _trusted(flags: int) -> bool:
-    return bool(flags & ActorFlag.VALID) and not flags & ActorFlag.IN_SOFTIRQ
-
-
-def _opener(actor: Record) -> Opener | None:
-    if not _trusted(int(actor["flags"])):
+def _opener(row: Row) -> Opener | None:
+    # In softirq `current` is a bystander.
+    if row.opener__flags & (_ACTOR_VALID | _IN_SOFTIRQ) != _ACTOR_VALID:
         return None
-    return Opener(int(actor["tgid"]), harmless(actor["comm"].tobytes()))
+    return Opener(row.opener__tgid, comm(row.opener__comm))
 
 
-def _closer(actor: Record, verdict: Record) -> Closer | None:
-    if not verdict["closer_known"]:
+def _closer(row: Row, verdict: Verdict) -> Closer | None:
+    if not verdict.closer_known:
         return None
-    return Closer(
-        pid=int(actor["tgid"]),
-        comm=harmless(actor["comm"].tobytes()),
-        uid=int(actor["uid"]),
-        how=how_label(How(verdict["how"]), int(verdict["signal_or_code"])),
-    )
+    signalled = verdict.how == _SIGNAL
+    how = f"signal:{verdict.signal_or_code}" if signalled else _HOW_LABELS[verdict.how]
+    return Closer(row.closer__tgid, comm(row.closer__comm), row.closer__uid, how)
 
 
-def how_label(how: How, signal: int) -> str | None:
-    """Return the contract's word: signal:9 for a signal."""
-    return f"signal:{signal}" if how == How.SIGNAL else how.label
+def _rst_reason(row: Row, host: HostFacts) -> str | None:
+    if row.rst_flags & _HAS_REASON and row.rst_flags & _RST_SENT:
+        return host.rst_reasons.get(row.rst_reason)
+    return None
 
 
-def _cgroup(cgroup_id: int, names: CgroupNames) -> str | None:
-    path = names.get(cgroup_id)
-    if path is None:
-        return None
-    return harmless(path[:CGROUP_PATH_CHARS_MAX].encode("utf-8", "surrogateescape"))
-
-
-def _rst_reason(record: Record, host: HostFacts) -> str | None:
-    rst_flags = int(record["rst_flags"])
-    sent = rst_flags & (RstFlag.SENT_ACTIVE | RstFlag.SENT_REPLY)
-    if not (rst_flags & RstFlag.HAS_REASON and sent):
-        return None
-    return host.rst_reasons.get(int(record["rst_reason"]))
-
-
-def _tristate(value: int) -> bool | None:
-    return None if value == NULL else value == TRUE
-
-
-def _delayed_ack(record: Record, host: HostFacts) -> DelayedAck | None:
+def _delayed_ack(row: Row, host: HostFacts) -> DelayedAck | None:
     # Read at ->CLOSE_WAIT only.
-    if not (record["fin_received_ns"] and _seen(record, TcpState.CLOSE_WAIT)):
+    if not (row.fin_received_ns and _was_in_close_wait(row)):
         return None
     return DelayedAck(
-        ato_us=int(record["ack_ato_jiffies"]) * 1_000_000 // host.hz,
-        pingpong=bool(record["ack_pingpong"]),
-        quick=int(record["ack_quick"]),
+        ato_us=row.ack_ato_jiffies * 1_000_000 // host.hz,
+        pingpong=bool(row.ack_pingpong),
+        quick=row.ack_quick,
     )

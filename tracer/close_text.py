@@ -5,12 +5,10 @@ from __future__ import annotations
 
 import ipaddress
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from functools import lru_cache
+from typing import Final
 
 from tracer.tcp import TcpState
-
-if TYPE_CHECKING:
-    import numpy as np
 
 # include/uapi/asm-generic/errno*.h, so that a recording reads alike on any system.
 ERRNO_NAMES = {
@@ -23,23 +21,48 @@ ERRNO_NAMES = {
     113: "EHOSTUNREACH", 114: "EALREADY", 115: "EINPROGRESS",
 }  # fmt: skip
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_NS_PER_S = 1_000_000_000
+STATE_NAMES: Final = {int(state): state.name for state in TcpState}
+
+CGROUP_PATH_CHARS_MAX: Final = 1024
+"""A cgroup path is cut to this: names are the host's, a line must stay a line."""
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_NS_PER_S: Final = 1_000_000_000
 
 
 def wall_time(realtime_ns: int) -> str:
     """Return RFC 3339 in UTC with nanoseconds."""
     seconds, ns = divmod(realtime_ns, _NS_PER_S)
-    moment = _EPOCH + timedelta(seconds=seconds)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{ns:09d}Z"
+    return f"{_wall_second(seconds)}.{ns:09d}Z"
 
 
-def address(raw: np.ndarray[Any, np.dtype[np.uint8]], family: int) -> str:
+@lru_cache(maxsize=16)
+def _wall_second(seconds: int) -> str:
+    return f"{_EPOCH + timedelta(seconds=seconds):%Y-%m-%dT%H:%M:%S}"
+
+
+def address(packed: bytes, family: int) -> str:
     """Return 16 bytes as text; family 4 is mapped into ::ffff:0:0/96."""
-    packed = raw.tobytes()
-    if family == 4:
-        return str(ipaddress.IPv4Address(packed[12:]))
+    return ".".join(map(str, packed[12:])) if family == 4 else _ipv6(packed)
+
+
+@lru_cache(maxsize=1024)
+def _ipv6(packed: bytes) -> str:
     return str(ipaddress.IPv6Address(packed))
+
+
+@lru_cache(maxsize=1024)
+def comm(raw: bytes) -> str:
+    """Return task_struct.comm as harmless text."""
+    return harmless(raw)
+
+
+@lru_cache(maxsize=1024)
+def cgroup_path(path: str | None) -> str | None:
+    """Return the path, cut and harmless; None where it is not known."""
+    if path is None:
+        return None
+    return harmless(path[:CGROUP_PATH_CHARS_MAX].encode("utf-8", "surrogateescape"))
 
 
 def harmless(raw: bytes) -> str:
@@ -63,7 +86,4 @@ def errno_name(number: int) -> str | None:
 
 def state_name(state: int) -> str:
     """Return FIN_WAIT1 for 4."""
-    try:
-        return TcpState(state).name
-    except ValueError:
-        return f"state {state}"
+    return STATE_NAMES.get(state) or f"state {state}"

@@ -4,8 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from tracer.tcp import How
 
@@ -13,8 +12,7 @@ if TYPE_CHECKING:
     from tracer.verdict import Reason
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
+class Facts(NamedTuple):
     """What a sentence may speak of. None: not known."""
 
     reason: Reason
@@ -70,15 +68,19 @@ def plural(count: int, thing: str) -> str:
     return f"{count:,} {thing}{'' if count == 1 else 's'}"
 
 
+_WHO: Final = {
+    How.NONE: "our side closed",
+    How.CLOSE: "the application closed",
+    How.SHUTDOWN: "the application shut down its sending side",
+    How.EXIT: "the process exited",
+    How.SIGNAL: "signal {} killed the process",
+    How.KERNEL: "the kernel closed",
+}
+
+
 def who(f: Facts) -> str:
     """Return who ended our side, as a clause with a verb in the past."""
-    return {
-        How.CLOSE: "the application closed",
-        How.SHUTDOWN: "the application shut down its sending side",
-        How.EXIT: "the process exited",
-        How.SIGNAL: f"signal {f.signal_or_code} killed the process",
-        How.KERNEL: "the kernel closed",
-    }.get(f.how, "our side closed")
+    return _WHO[f.how].format(f.signal_or_code)
 
 
 def always(sentence: str) -> Sentence:

@@ -110,7 +110,7 @@ def test_all_the_kernels_are_here() -> None:
 def test_members_lie_where_the_kernel_put_them(
     kernel: str, name: str, path: str, lies: tuple[int, int, int]
 ) -> None:
-    """Offset and size in bits, size in bytes: from the whole BTFs, as the delayed ACK's u32 became eight bits."""
+    """Offset and size in bits, size in bytes; the numbers are from the whole BTFs."""
     assert member(kernel, name, path) == Member(*lies, None)
 
 
@@ -184,7 +184,10 @@ def test_a_reset_has_a_reason_where_the_enum_is(kernel: str) -> None:
 
 
 def test_a_function_is_found_by_its_kind() -> None:
-    """Linux commit c5dbb89fc2ac ("bpf: Expose bpf_get_socket_cookie to tracing programs"), v5.12."""
+    """Linux commit c5dbb89fc2ac ("bpf: Expose bpf_get_socket_cookie to tracing programs").
+
+    In v5.12.
+    """
     found = {
         name: Btf(str(path)).find("bpf_get_socket_ptr_cookie", KIND_FUNC) is not None
         for name, path in BLOBS.items()

@@ -143,6 +143,14 @@ def test_count_stops_at_exactly_that_many() -> None:
     assert session.finish().shown == 3
 
 
+def test_closes_are_shown_in_order_of_time() -> None:
+    """Each CPU has a ring of its own; a person reads one order."""
+    shown = Shown()
+    session = Session(b.HOST, view=shown)
+    session.feed(closes(*[b.reset(closed_ns=b.CLOSED_NS + at) for at in (5000, 9000, 1000)]))
+    assert [close.at[-6:] for close in shown.all] == sorted(close.at[-6:] for close in shown.all)
+
+
 def test_late_reset_is_merged_before_judging() -> None:
     """A close that a RST amends is judged once, with the RST."""
     shown = Shown()

@@ -36,9 +36,9 @@ def receive(channel: socket.socket) -> tuple[dict[str, Any], dict[str, int]] | N
     Raises OSError (TimeoutError after the channel's own timeout), and ValueError for anything
     that is not a manifest; what came with it is closed then.
     """
-    message, fds, _flags, _address = socket.recv_fds(
-        channel, MESSAGE_MAX, FDS_MAX, socket.MSG_CMSG_CLOEXEC
-    )
+    message, fds, _flags, _address = socket.recv_fds(channel, MESSAGE_MAX, FDS_MAX)
+    for fd in fds:
+        os.set_inheritable(fd, False)  # recv_fds() passes no flags on, MSG_CMSG_CLOEXEC neither
     if not message:
         return None
     try:

@@ -26,6 +26,7 @@ from tracer.kernel import handoff
 __all__ = ("Loader", "bpf_dir", "python_candidates")
 
 DEADLINE_S = 60.0  # an emulated guest takes 10 s; a healthy host 0.4 s
+_EXIT_S = 5.0  # from the end of its channel to the end of the child: some milliseconds
 _LOADER = Path(__file__).with_name("load.py")
 _INSTALL_BCC = (
     "install the distribution's package: apt install python3-bpfcc (Debian, Ubuntu), "
@@ -141,9 +142,9 @@ class Loader:
     # The channel ends when the child closes it, which need not be its death.
     def _explain_death(self) -> str:
         try:
-            code = self._child.wait(timeout=self._deadline_s)
+            code = self._child.wait(timeout=min(_EXIT_S, self._deadline_s))
         except subprocess.TimeoutExpired:
-            return self._explain_end("closed its channel and stays", _FOREIGN)
+            return self._explain_end("fell silent and was stopped", _FOREIGN)
         if code >= 0:
             return self._explain_end(f"exited with {code}", _FOREIGN)
         name = next((one.name for one in signal.Signals if one == -code), f"signal {-code}")
@@ -202,7 +203,7 @@ def python_candidates() -> list[str]:
 
 
 def _deadline_s() -> float:
-    text = os.environ.get("FOURWAVE_LOADER_TIMEOUT_S", str(DEADLINE_S))
+    text = os.environ.get("FOURWAVE_LOADER_TIMEOUT_S") or str(DEADLINE_S)
     with suppress(ValueError):
         if 0 < float(text) < float("inf"):
             return float(text)

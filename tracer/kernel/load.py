@@ -62,13 +62,13 @@ class StageError(Exception):
 
 def main(argv: list[str]) -> int:
     """Load as the options say and report on the channel; 0 when the hand-over was made."""
-    channel = socket.socket(fileno=int(argv[1]))
     try:
         manifest, fds = load(json.loads(argv[2]))
     except StageError as failed:
         manifest, fds = {"error": failed.report}, {}
     try:
-        handoff.send(channel, manifest, fds)
+        with socket.socket(fileno=int(argv[1])) as channel:
+            handoff.send(channel, manifest, fds)
     except OSError:  # the resident is gone: with this process all is detached
         return 1
     return 1 if "error" in manifest else 0
@@ -201,7 +201,8 @@ def with_constant(code: bytes, mark: int, value: int) -> bytes:
     at = 0
     while at < len(out):
         wide = out[at] == _LD_IMM64
-        if wide and not out[at + 1] >> 4 and struct.unpack_from("=I", out, at + 4)[0] == mark:
+        plain = wide and not out[at + 1] >> 4  # a source register says: a map, not a number
+        if plain and struct.unpack_from("=I4xI", out, at + 4) == (mark, 0):
             struct.pack_into("=I", out, at + 4, value)
         at += 16 if wide else 8
     return bytes(out)

@@ -1,0 +1,380 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The loader child: what it asks of a kernel, and that every failure becomes one message."""
+
+from __future__ import annotations
+
+import ast
+import errno
+import json
+import os
+import re
+import socket
+import struct
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+
+from tests.data.btf.blobs import BLOBS
+from tests.data.btf.make import TRACEPOINTS
+from tracer.kernel import bpf, handoff, load
+from tracer.kernel.btf import Btf
+from tracer.kernel.load import PROGRAMS, StageError, with_constant
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT: Final = Path(__file__).parents[2]
+KERNEL: Final = ROOT / "tracer" / "kernel"
+PROGRAM: Final = ROOT / "bpf" / "teardown.bpf.c"
+OLDEST_PYTHON: Final = (3, 9)  # bullseye's, which BCC's module is built for there
+
+MARK: Final = load._TWIN_MARK
+LD_IMM64, MOV_IMM, EXIT = 0x18, 0xB7, 0x95
+MAP_FD: Final = 1  # BPF_PSEUDO_MAP_FD, as the source register
+
+OPTIONS: Final = {
+    "bpf_dir": str(ROOT / "bpf"),
+    "rings": 2,
+    "ring_pages": 64,
+    "slots": 128,
+    "conn_max": 1024,
+    "cpu_slots": 8,
+}
+
+
+def insn(code: int, imm: int, *, dst: int = 1, src: int = 0) -> bytes:
+    return struct.pack("=BBhI", code, src << 4 | dst, 0, imm)
+
+
+def wide(value: int, *, src: int = 0) -> bytes:
+    return insn(LD_IMM64, value & 0xFFFFFFFF, src=src) + insn(0, value >> 32, dst=0)
+
+
+class FakeBpf:
+    """What BCC makes of a text: maps and instructions, without a compiler."""
+
+    def __init__(self, *, text: str, cflags: list[str]) -> None:
+        self.text, self.cflags = text, cflags
+        self.tree = Path(os.environ["BCC_KERNEL_SOURCE"])
+        self.tree_was_there = (self.tree / "include/linux/kconfig.h").exists()
+
+    def dump_func(self, name: bytes) -> bytes:
+        """Return instructions that hold the mark, a map's descriptor and the function's name."""
+        number = sum(name)
+        return wide(MARK) + wide(MARK, src=MAP_FD) + insn(MOV_IMM, number) + insn(EXIT, 0)
+
+
+class RefusingBpf:
+    """BCC as it is when clang finds an error."""
+
+    def __init__(self, **_given: object) -> None:
+        raise Exception("Failed to compile BPF module <text>")  # noqa: TRY002 - as BCC does
+
+
+class Kernel:
+    """In place of bpf(2): keeps what is loaded and attached, in order."""
+
+    def __init__(self, refuse: str | None = None) -> None:
+        self.loaded: dict[str, tuple[bytes, int]] = {}
+        self.attached: list[str] = []
+        self._refuse = refuse
+
+    def load_tracing(self, name: str, instructions: bytes, attach_btf_id: int) -> int:
+        """Return a number as a descriptor."""
+        if name == self._refuse:
+            raise bpf.LoadError(errno.EACCES, f"load {name}", "x" * 5000 + "R1 invalid mem access")
+        self.loaded[name] = (instructions, attach_btf_id)
+        return 100 + len(self.loaded)
+
+    def attach_raw_tracepoint(self, name: str, prog_fd: int) -> int:
+        """Return a number as a descriptor."""
+        self.attached.append(name)
+        return prog_fd + 100
+
+
+def fake_bcc(bpf_class: type) -> ModuleType:
+    module = ModuleType("bcc")
+    module.BPF = bpf_class  # type: ignore[attr-defined]
+    return module
+
+
+def blob(kernel: str) -> Btf:
+    return Btf(str(BLOBS[kernel]))
+
+
+def in_place_of_the_kernel(monkeypatch: pytest.MonkeyPatch, kernel: Kernel) -> None:
+    monkeypatch.setattr(load.bpf, "load_tracing", kernel.load_tracing)
+    monkeypatch.setattr(load.bpf, "attach_raw_tracepoint", kernel.attach_raw_tracepoint)
+
+
+@pytest.fixture
+def channel() -> Iterator[tuple[socket.socket, int]]:
+    """Give the resident's end, and the number of the other one, which main() closes."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.settimeout(5)
+    with ours:
+        yield ours, theirs.detach()
+
+
+# Constants in the instructions
+
+
+def test_the_mark_is_replaced() -> None:
+    assert with_constant(wide(MARK) + insn(EXIT, 0), MARK, 1) == wide(1) + insn(EXIT, 0)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        wide(MARK, src=MAP_FD),  # a map whose descriptor is that number
+        wide(MARK, src=2),  # a map's value
+        insn(MOV_IMM, MARK),  # a 32-bit immediate
+        wide(MARK << 32),  # its upper half
+        wide(MARK << 32 | MARK),
+        wide(MARK + 1),
+        insn(EXIT, 0),
+        b"",
+    ],
+)
+def test_nothing_else_is_replaced(code: bytes) -> None:
+    assert with_constant(code, MARK, 1) == code
+
+
+def test_every_mark_is_replaced_wherever_it_stands() -> None:
+    """A second half may look like the start of another wide instruction."""
+    trap = insn(LD_IMM64, 5) + insn(LD_IMM64, MARK)
+    code = wide(MARK) + trap + wide(MARK, src=MAP_FD) + wide(MARK)
+    assert with_constant(code, MARK, 0) == wide(0) + trap + wide(MARK, src=MAP_FD) + wide(0)
+
+
+def test_the_mark_is_the_programs() -> None:
+    assert f"0x{MARK:x} ll" in PROGRAM.read_text()
+
+
+# What a kernel has
+
+
+@pytest.mark.parametrize("kernel", BLOBS)
+def test_facts_are_what_the_kernel_has(kernel: str) -> None:
+    version = tuple(map(int, kernel.split("-")[0].split(".")))
+    macros = load.facts(blob(kernel))
+    assert ("HAS_CURRENT_TASK_BTF" in macros) == (version >= (5, 11))
+    assert ("HAS_RST_REASON" in macros) == (version >= (6, 10))
+
+
+def test_every_fact_is_asked_for_by_the_programs() -> None:
+    text = "".join(path.read_text() for path in (ROOT / "bpf").glob("*.[ch]"))
+    facts = {fact for name in BLOBS for fact in load.facts(blob(name))}
+    assert {fact for fact in facts if not re.search(rf"#if.*\b{fact}\b", text)} == set()
+
+
+def test_programs_are_functions_of_the_text_at_known_tracepoints() -> None:
+    text = PROGRAM.read_text()
+    for _name, function, tracepoint, _twin in PROGRAMS:
+        assert re.search(rf"^int {function}\(u64 \*ctx\)$", text, re.MULTILINE)
+        assert tracepoint in TRACEPOINTS
+
+
+def test_every_program_has_its_twin_right_behind_it() -> None:
+    """The twin must run after the first: tracepoints call in the order of attaching."""
+    for first, twin in zip(PROGRAMS[::2], PROGRAMS[1::2], strict=True):
+        name, function, tracepoint, _ = first
+        assert twin == (f"{name}_twin", function, tracepoint, True)
+        assert first[3] is False
+
+
+# Stages
+
+
+@pytest.mark.parametrize(
+    ("held", "missing"),
+    [
+        (1 << 21, None),
+        (1 << 39 | 1 << 38, None),
+        ((1 << 41) - 1, None),
+        (0, "CAP_BPF and CAP_PERFMON"),
+        (1 << 39, "lacks CAP_PERFMON"),
+        (1 << 38, "lacks CAP_BPF"),
+    ],
+)
+def test_privilege_is_capabilities_not_a_user(
+    monkeypatch: pytest.MonkeyPatch, held: int, missing: str | None
+) -> None:
+    monkeypatch.setattr(load, "_status_field", lambda _name: f"{held:016x}")
+    if missing is None:
+        load.check_privilege()
+    else:
+        with pytest.raises(StageError, match=missing) as caught:
+            load.check_privilege()
+        assert caught.value.report["stage"] == "privilege"
+
+
+def test_a_real_bcc_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = fake_bcc(FakeBpf)
+    monkeypatch.setitem(sys.modules, "bcc", module)
+    assert load.import_bcc() is module
+
+
+@pytest.mark.parametrize(
+    ("module", "stage"), [(None, "bcc_missing"), (ModuleType("bcc"), "bcc_wrong")]
+)
+def test_no_bcc_and_the_wrong_one_are_told_apart(
+    monkeypatch: pytest.MonkeyPatch, module: ModuleType | None, stage: str
+) -> None:
+    monkeypatch.setitem(sys.modules, "bcc", module)  # type: ignore[arg-type]
+    with pytest.raises(StageError) as caught:
+        load.import_bcc()
+    assert caught.value.report["stage"] == stage
+
+
+@pytest.mark.parametrize("kernel", BLOBS)
+def test_a_text_is_compiled_for_this_kernel(kernel: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("BCC_KERNEL_SOURCE", raising=False)
+    made: Any = load.compile_programs(fake_bcc(FakeBpf), blob(kernel), OPTIONS)
+    assert made.tree_was_there
+    assert not made.tree.exists()
+    assert "int on_set_state(u64 *ctx)" in made.text
+    assert ("#define HAS_file_f_ref 1" in made.text) == (kernel in ("6.18-amd64", "7.2-amd64"))
+    flags = {"-DSLOTS=128", "-DRING_PAGES=64", "-DCONN_MAX=1024", "-DCPU_SLOTS=8"}
+    assert flags <= set(made.cflags)
+    assert f"-DPAGE_SIZE={os.sysconf('SC_PAGESIZE')}" in made.cflags
+
+
+def test_every_size_of_the_programs_is_given() -> None:
+    """What the text has in capitals and does not define is a macro on the command line."""
+    text = PROGRAM.read_text()
+    given = {flag[2:].split("=", 1)[0] for flag in load.compile_flags(OPTIONS) if flag[:2] == "-D"}
+    assert {name for name in given if not re.search(rf"\b{name}\b", text)} <= {"PAGE_SIZE"}
+
+
+def test_a_compilers_refusal_is_a_stage(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("BCC_KERNEL_SOURCE", raising=False)
+    with pytest.raises(StageError, match="Failed to compile") as caught:
+        load.compile_programs(fake_bcc(RefusingBpf), blob("6.12-amd64"), OPTIONS)
+    assert caught.value.report["stage"] == "compile"
+    assert not Path(os.environ["BCC_KERNEL_SOURCE"]).exists()
+
+
+def test_all_programs_are_loaded_and_attached_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel, btf = Kernel(), blob("6.12-amd64")
+    in_place_of_the_kernel(monkeypatch, kernel)
+    module: Any = FakeBpf.__new__(FakeBpf)
+    fds = load.attach_all(module, btf)
+    names = [name for name, *_ in PROGRAMS]
+    assert kernel.attached == names
+    assert set(fds) == {f"{what}:{name}" for what in ("prog", "link") for name in names}
+    assert len(set(fds.values())) == 2 * len(names)
+    for name, function, tracepoint, twin in PROGRAMS:
+        instructions, btf_id = kernel.loaded[name]
+        assert instructions.startswith(wide(int(twin)) + wide(MARK, src=MAP_FD))
+        assert insn(MOV_IMM, sum(function.encode())) in instructions
+        assert btf_id == btf.find(f"btf_trace_{tracepoint}", load.KIND_TYPEDEF)
+
+
+def test_a_refused_program_is_a_stage_with_the_end_of_its_log(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kernel = Kernel(refuse="set_state_twin")
+    in_place_of_the_kernel(monkeypatch, kernel)
+    module: Any = FakeBpf.__new__(FakeBpf)
+    with pytest.raises(StageError) as caught:
+        load.attach_all(module, blob("6.12-amd64"))
+    report = caught.value.report
+    assert (report["stage"], report["errno"]) == ("load", errno.EACCES)
+    assert report["message"] == "load set_state_twin: Permission denied"
+    assert report["detail"].endswith("R1 invalid mem access")
+    assert len(report["detail"]) == 2000
+
+
+def test_a_missing_tracepoint_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    in_place_of_the_kernel(monkeypatch, Kernel())
+    btf = blob("6.12-amd64")
+    monkeypatch.setattr(btf, "find", lambda _name, _kind: None)
+    module: Any = FakeBpf.__new__(FakeBpf)
+    with pytest.raises(StageError, match="no tracepoint tcp_destroy_sock"):
+        load.attach_all(module, btf)
+
+
+# The program as a whole
+
+
+def test_a_failure_becomes_the_message(
+    monkeypatch: pytest.MonkeyPatch, channel: tuple[socket.socket, int]
+) -> None:
+    def fail(_options: dict[str, Any]) -> None:
+        raise StageError("btf", "no types", 2, "more")
+
+    monkeypatch.setattr(load, "load", fail)
+    ours, theirs = channel
+    assert load.main(["load.py", str(theirs), "{}"]) == 1
+    report = {"stage": "btf", "message": "no types", "errno": 2, "detail": "more"}
+    assert handoff.receive(ours) == ({"error": report}, {})
+
+
+def test_a_success_is_handed_over(
+    monkeypatch: pytest.MonkeyPatch, channel: tuple[socket.socket, int]
+) -> None:
+    monkeypatch.setattr(load, "load", lambda options: ({"got": options}, {"ring": 1}))
+    ours, theirs = channel
+    assert load.main(["load.py", str(theirs), json.dumps(OPTIONS)]) == 0
+    result = handoff.receive(ours)
+    assert result is not None
+    manifest, fds = result
+    assert manifest == {"got": OPTIONS}
+    os.close(fds["ring"])
+
+
+def test_a_resident_that_is_gone_ends_the_loader(
+    monkeypatch: pytest.MonkeyPatch, channel: tuple[socket.socket, int]
+) -> None:
+    monkeypatch.setattr(load, "load", lambda _options: ({}, {}))
+    ours, theirs = channel
+    ours.close()
+    assert load.main(["load.py", str(theirs), "{}"]) == 1
+
+
+def test_it_runs_as_a_script_on_nothing_but_python(channel: tuple[socket.socket, int]) -> None:
+    """Isolated and without any installed package: it gets as far as looking for BCC."""
+    ours, theirs = channel
+    result = subprocess.run(
+        [sys.executable, "-I", "-S", str(KERNEL / "load.py"), str(theirs), json.dumps(OPTIONS)],
+        pass_fds=[theirs],
+        capture_output=True,
+        timeout=30,
+        check=False,
+    )
+    os.close(theirs)
+    message = handoff.receive(ours)
+    assert message is not None, result.stderr
+    assert message[0]["error"]["stage"] in ("privilege", "bcc_missing")
+    assert result.returncode == 1
+    assert result.stderr == b""
+
+
+def reached(name: str) -> set[str]:
+    """Return the modules beside load.py that are imported with this one."""
+    tree = ast.parse((KERNEL / f"{name}.py").read_text())
+    found = {name}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            names = [(node.module or "").rpartition(".")[2], *(one.name for one in node.names)]
+            for one in names:
+                if one != name and (KERNEL / f"{one}.py").exists():
+                    found |= reached(one)
+    return found
+
+
+def test_its_modules_are_of_the_oldest_python() -> None:
+    """The distribution's Python may be older than ours: its syntax, annotations unread."""
+    modules = reached("load")
+    assert modules == {"load", "bpf", "btf", "handoff", "header", "source_text"}
+    for name in modules:
+        text = (KERNEL / f"{name}.py").read_text()
+        ast.parse(text, feature_version=OLDEST_PYTHON)
+        assert "from __future__ import annotations" in text
+        assert "slots=True" not in text
+        assert not re.search(r"^\s*match \w+.*:$", text, re.MULTILINE)
