@@ -183,7 +183,8 @@ struct counters {
 	fw_u64 gaps;		 /* `old` differed from the stored state */
 	fw_u64 taken_over;	 /* events the twin handled: the first was interrupted */
 	fw_u64 resets_amended;	 /* RECORD_RESET sent */
-	fw_u64 reserved[7];
+	fw_u64 unseen;		 /* closes lost: the socket is gone, its CLOSE never came */
+	fw_u64 reserved[6];
 };
 
 _Static_assert(sizeof(struct conn_record) == 464, "conn_record");

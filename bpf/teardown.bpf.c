@@ -39,6 +39,8 @@ struct slot {
 	struct conn_record conn;
 	u64 claims;  /* how many hold or try to take it */
 	u64 spilled; /* how many of its connections are in the hash */
+	u64 sk;	     /* the socket's address, for the sweep only */
+	u64 doubted; /* cookie the last sweep found without its socket */
 };
 BPF_ARRAY(slots, struct slot, SLOTS);
 BPF_F_TABLE("hash", u64, struct conn_record, conns, CONN_MAX, BPF_F_NO_PREALLOC);
@@ -373,7 +375,7 @@ static __always_inline struct conn_record *conn_find(u64 cookie)
  * Whoever reads back its own claim alone owns the slot. Two that try at once
  * may both step back, never both go on; stepping back leads to the hash.
  */
-static __always_inline struct conn_record *slot_take(u64 cookie)
+static __always_inline struct conn_record *slot_take(u64 cookie, struct sock *sk)
 {
 	u32 index = cookie & (SLOTS - 1);
 	struct slot *slot = slots.lookup(&index);
@@ -386,6 +388,7 @@ static __always_inline struct conn_record *slot_take(u64 cookie)
 		return NULL;
 	}
 	__builtin_memset(&slot->conn, 0, sizeof(slot->conn));
+	slot->sk = (u64)sk;
 	return &slot->conn;
 }
 
@@ -402,9 +405,10 @@ static __always_inline struct conn_record *conn_spill(u64 cookie)
 	return conns.lookup(&cookie);
 }
 
-static __always_inline struct conn_record *conn_create(u64 cookie)
+static __always_inline struct conn_record *conn_create(struct sock *sk)
 {
-	struct conn_record *conn = slot_take(cookie);
+	u64 cookie = bpf_get_socket_cookie(sk);
+	struct conn_record *conn = slot_take(cookie, sk);
 
 	if (!conn)
 		conn = conn_spill(cookie);
@@ -431,14 +435,14 @@ static __always_inline void conn_release(struct conn_record *conn)
 }
 
 /* An opening event. A socket that connects again keeps its cookie. */
-static __always_inline struct conn_record *conn_open(struct conn_record *conn, u64 cookie, int new)
+static __always_inline struct conn_record *conn_open(struct conn_record *conn, struct sock *sk, int new)
 {
 	if (conn) {
 		if (conn->state == TCP_CLOSE && !(conn->flags & CONN_EMITTED))
 			emit(conn);
 		conn_release(conn);
 	}
-	conn = conn_create(cookie);
+	conn = conn_create(sk);
 	if (!conn)
 		return NULL;
 	conn->flags = new == TCP_SYN_SENT ? CONN_OPENED_ACTIVE : CONN_OPENED_PASSIVE;
@@ -446,9 +450,9 @@ static __always_inline struct conn_record *conn_open(struct conn_record *conn, u
 }
 
 /* A socket met in mid-life: opened before we were attached. */
-static __always_inline struct conn_record *conn_late(u64 cookie, int old)
+static __always_inline struct conn_record *conn_late(struct sock *sk, int old)
 {
-	struct conn_record *conn = conn_create(cookie);
+	struct conn_record *conn = conn_create(sk);
 
 	if (!conn)
 		return NULL;
@@ -555,9 +559,9 @@ int on_set_state(u64 *ctx)
 	if (!tp)
 		return 0;
 	if (opening)
-		conn = conn_open(conn, bpf_get_socket_cookie(sk), new);
+		conn = conn_open(conn, sk, new);
 	else if (!conn)
-		conn = conn_late(bpf_get_socket_cookie(sk), old);
+		conn = conn_late(sk, old);
 	if (!conn) {
 		count_no_room(new);
 		return 0;
@@ -681,5 +685,57 @@ int on_destroy_sock(u64 *ctx)
 		emit(conn);
 	}
 	conn_release(conn);
+	return 0;
+}
+
+/* Freed memory of a socket keeps its bytes until it is used again: a socket
+ * that still bears its cookie is gone all the same once it is in CLOSE. */
+static __always_inline bool is_socket_gone(struct slot *slot)
+{
+	struct sock *sk = (struct sock *)slot->sk;
+	u64 cookie = 0;
+	u8 state = 0;
+
+	bpf_probe_read_kernel(&cookie, sizeof(cookie), &sk->skc_cookie);
+	bpf_probe_read_kernel(&state, sizeof(state), (void *)&sk->skc_state);
+	return cookie != slot->conn.cookie || (state == TCP_CLOSE && slot->conn.state != TCP_CLOSE);
+}
+
+static __always_inline void bury(struct conn_record *conn)
+{
+	if (!(conn->flags & CONN_EMITTED)) {
+		if (conn->state == TCP_CLOSE) {
+			emit(conn);
+		} else {
+			COUNT(closes);
+			COUNT(unseen);
+		}
+	}
+	conn_release(conn);
+}
+
+/*
+ * Look at SWEEP_SLOTS slots from ctx[0] on for connections whose socket is gone
+ * although no program was run for its end, and count these. Never attached: the
+ * resident runs it now and then. A socket may be on its way from or to CLOSE
+ * right now, so it takes two sweeps that agree.
+ */
+int on_sweep(u64 *ctx)
+{
+	u32 first = ctx[0], i;
+
+	for (i = 0; i < SWEEP_SLOTS; i++) {
+		u32 index = first + i;
+		struct slot *slot = slots.lookup(&index);
+
+		if (!slot)
+			break;
+		if (!slot->conn.cookie || !is_socket_gone(slot))
+			continue;
+		if (slot->doubted == slot->conn.cookie)
+			bury(&slot->conn);
+		else
+			slot->doubted = slot->conn.cookie;
+	}
 	return 0;
 }

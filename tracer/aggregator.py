@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 # The kernel's own counters of what never became a record (struct counters in bpf/records.h).
-KERNEL_LOSSES: Final = ("ring_full", "conn_map_full")
+KERNEL_LOSSES: Final = ("ring_full", "conn_map_full", "unseen")
 
 
 def _size(members: Iterable[IntEnum]) -> int:

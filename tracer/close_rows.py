@@ -7,7 +7,6 @@ comes out costs more again wherever it is used.
 
 from __future__ import annotations
 
-from itertools import starmap
 from struct import Struct
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -118,7 +117,7 @@ _VERDICT: Final = _unpacker(VERDICT_DTYPE, Verdict._fields)
 def rows_of(records: Records, verdicts: Verdicts) -> Iterator[tuple[Row, Verdict]]:
     """Yield every record with its verdict. Raises ValueError when one has no other."""
     return zip(
-        starmap(Row, _ROW.iter_unpack(records.tobytes())),
-        starmap(Verdict, _VERDICT.iter_unpack(verdicts.tobytes())),
+        map(Row._make, _ROW.iter_unpack(records.tobytes())),
+        map(Verdict._make, _VERDICT.iter_unpack(verdicts.tobytes())),
         strict=True,
     )

@@ -57,7 +57,7 @@ def comm(raw: bytes) -> str:
     return harmless(raw)
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=256)
 def cgroup_path(path: str | None) -> str | None:
     """Return the path, cut and harmless; None where it is not known."""
     if path is None:

@@ -34,6 +34,12 @@ class Source(Protocol):
     def drain(self) -> Batch | None:
         """Return all closes that have arrived, None when none did."""
 
+    def sweep(self) -> None:
+        """Look for closes the kernel never told of; two calls settle what there is."""
+
+    def stop_following(self) -> None:
+        """Let no new event in."""
+
     def counters(self) -> Batch:
         """Return the kernel's totals since attach."""
 
@@ -103,15 +109,18 @@ class Live:
                 yield self.source.counters()
             if now_ns - clock_ns >= CLOCK_EVERY_NS:
                 clock_ns = now_ns
+                self.source.sweep()
                 yield self.source.clock()
 
     def rest(self) -> Iterator[Batch]:
-        """Yield what was under way when the end came, and the totals read just before it.
+        """Yield what was under way when the end came, and the totals, which are final.
 
-        A record counted in those totals is in the ring by then, so that none can be
-        missing because it was late.
+        Nothing new is followed from here on, so that totals and records agree exactly.
         """
+        self.source.stop_following()
+        self.source.sweep()
         time.sleep(GRACE_S)
+        self.source.sweep()
         totals = self.source.counters()
         self._backlog_bytes = 0
         self.fetch()

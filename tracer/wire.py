@@ -131,7 +131,8 @@ COUNTERS_DTYPE = np.dtype(
         ("gaps", _U64),
         ("taken_over", _U64),
         ("resets_amended", _U64),
-        ("reserved", _U64, (7,)),
+        ("unseen", _U64),
+        ("reserved", _U64, (6,)),
     ],
     align=True,
 )

@@ -93,6 +93,11 @@ def test_an_unknown_id_is_none(paths: CgroupPaths, number: int) -> None:
     assert paths.path(number) is None
 
 
+def test_the_id_of_a_file_is_no_cgroup(paths: CgroupPaths, mount: Path) -> None:
+    """The kernel opens it as a file without a place, which looks like the root."""
+    assert paths.path((mount / "cgroup.procs").stat().st_ino) is None
+
+
 def test_asking_leaves_no_descriptor_open(mount: Path) -> None:
     before = open_fds()
     made = CgroupPaths()

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
-from dataclasses import fields
+from dataclasses import asdict, fields
 from typing import Any
 
 import numpy as np
@@ -70,6 +70,23 @@ def test_the_keys_are_the_contracts() -> None:
     """Exactly these, in this order."""
     assert [f.name for f in fields(Close)] == CONTRACT_KEYS
     assert list(json.loads(to_json(b.close_of(b.passive())))) == CONTRACT_KEYS
+
+
+def every_row() -> list[Close]:
+    """Return a close of each builder, and many of noise with actors and cgroups."""
+    noise = b.noise(np.random.default_rng(11), 2_000)
+    noise["closer"]["flags"] = noise["opener"]["flags"] = ActorFlag.VALID
+    names = {int(number): f'/"{number}"\\' for number in noise["cgroup_id"][::2]}
+    makers = (b.passive, b.active, b.orphan, b.crossing, b.aborted, b.reset, b.timeout, b.attempt)
+    made = np.concatenate([noise, *(make() for make in makers)])
+    return closes_from(made, classify(made, b.HOST), b.HOST, names, 10**18)
+
+
+def test_the_json_is_what_json_would_write() -> None:
+    """The encoder for these objects alone differs from the standard one in time only."""
+    for close in every_row():
+        standard = json.dumps(asdict(close), separators=(",", ":"), ensure_ascii=False)
+        assert to_json(close) == standard
 
 
 def test_a_three_way_close() -> None:
@@ -159,6 +176,21 @@ def test_a_reset_names_nobody() -> None:
         None,
     )
     assert close.teardown_us == 0
+
+
+def test_data_after_close_is_no_rst_from_the_peer() -> None:
+    """tcp_reset() runs there because we refuse the data; the peer sent data, not a RST."""
+    made = b.aborted(
+        **b.fin_wait1(rst_flags=b.REPLY_AFTER | RstFlag.RECEIVED), rst_received_ns=b.CLOSED_NS
+    )
+    close = b.close_of(made)
+    assert close.cause == "data_after_close"
+    assert list(close.timeline_us) == ["established", "fin_sent", "closed", "rst_sent"]
+    assert close.teardown_us == 1_000
+
+
+def test_a_rst_from_the_peer_is_in_the_timeline() -> None:
+    assert list(b.close_of(b.reset()).timeline_us) == ["established", "rst_received", "closed"]
 
 
 def test_a_bystander_opens_nothing() -> None:

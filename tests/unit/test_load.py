@@ -43,6 +43,7 @@ OPTIONS: Final = {
     "slots": 128,
     "conn_max": 1024,
     "cpu_slots": 8,
+    "sweep_slots": 32,
 }
 
 
@@ -160,7 +161,7 @@ def test_the_mark_is_the_programs() -> None:
 
 @pytest.mark.parametrize("kernel", BLOBS)
 def test_facts_are_what_the_kernel_has(kernel: str) -> None:
-    version = tuple(map(int, kernel.split("-")[0].split(".")))
+    version = tuple(map(int, kernel.split("-", maxsplit=1)[0].split(".")))
     macros = load.facts(blob(kernel))
     assert ("HAS_CURRENT_TASK_BTF" in macros) == (version >= (5, 11))
     assert ("HAS_RST_REASON" in macros) == (version >= (6, 10))
@@ -247,7 +248,7 @@ def test_a_text_is_compiled_for_this_kernel(kernel: str, monkeypatch: pytest.Mon
 def test_every_size_of_the_programs_is_given() -> None:
     """What the text has in capitals and does not define is a macro on the command line."""
     text = PROGRAM.read_text()
-    given = {flag[2:].split("=", 1)[0] for flag in load.compile_flags(OPTIONS) if flag[:2] == "-D"}
+    given = {flag[2:].partition("=")[0] for flag in load.compile_flags(OPTIONS) if flag[:2] == "-D"}
     assert {name for name in given if not re.search(rf"\b{name}\b", text)} <= {"PAGE_SIZE"}
 
 

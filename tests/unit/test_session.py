@@ -56,6 +56,12 @@ class Kernel:
         """Return the next drain."""
         return batch(BatchKind.CLOSES, self.waiting.pop(0)) if self.waiting else None
 
+    def sweep(self) -> None:
+        """Find nothing: every close was told of."""
+
+    def stop_following(self) -> None:
+        """Hand out what is left all the same."""
+
     def counters(self) -> Batch:
         """Return totals that fit."""
         return batch(BatchKind.COUNTERS, {"closes": self.total, "emitted": self.total})

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The three bpf(2) commands the loader needs, by plain system call.
+"""The few bpf(2) commands we need, by plain system call.
 
 BCC compiles but cannot load BTF-typed raw tracepoints, and libbpf's own loading functions
 change their signatures between versions; the system call does not.
@@ -12,11 +12,11 @@ import errno
 import os
 import platform
 
-__all__ = ("LoadError", "attach_raw_tracepoint", "load_tracing")
+__all__ = ("LoadError", "attach_raw_tracepoint", "load_for_test_run", "load_tracing", "test_run")
 
 _NR_BPF = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "s390x": 351, "ppc64le": 361}
-_PROG_LOAD, _RAW_TRACEPOINT_OPEN = 5, 17
-_PROG_TYPE_TRACING, _TRACE_RAW_TP = 26, 23
+_PROG_LOAD, _PROG_TEST_RUN, _RAW_TRACEPOINT_OPEN = 5, 10, 17
+_PROG_TYPE_RAW_TRACEPOINT, _PROG_TYPE_TRACING, _TRACE_RAW_TP = 17, 26, 23
 _LOG_BYTES = 1 << 20
 
 
@@ -58,18 +58,37 @@ class _RawTracepoint(ctypes.Structure):
     _fields_ = [("name", ctypes.c_uint64), ("prog_fd", ctypes.c_uint32), ("pad", ctypes.c_uint32)]
 
 
+class _TestRun(ctypes.Structure):
+    _fields_ = [
+        ("prog_fd", ctypes.c_uint32),
+        ("retval", ctypes.c_uint32),
+        ("data_size_in", ctypes.c_uint32),
+        ("data_size_out", ctypes.c_uint32),
+        ("data_in", ctypes.c_uint64),
+        ("data_out", ctypes.c_uint64),
+        ("repeat", ctypes.c_uint32),
+        ("duration", ctypes.c_uint32),
+        ("ctx_size_in", ctypes.c_uint32),
+        ("ctx_size_out", ctypes.c_uint32),
+        ("ctx_in", ctypes.c_uint64),
+        ("ctx_out", ctypes.c_uint64),
+        ("flags", ctypes.c_uint32),
+        ("cpu", ctypes.c_uint32),
+    ]
+
+
 def load_tracing(name: str, instructions: bytes, attach_btf_id: int) -> int:
     """Load a BTF-typed raw tracepoint program (5.5 and later); return its descriptor.
 
-    Raises LoadError with the verifier's log. The log is asked for only after a refusal:
-    writing it costs the verifier more than the verdict.
+    Raises LoadError with the verifier's log.
     """
-    try:
-        return _load(name, instructions, attach_btf_id, None)
-    except LoadError as error:
-        if error.errno == errno.EPERM:
-            raise
-    return _load(name, instructions, attach_btf_id, ctypes.create_string_buffer(_LOG_BYTES))
+    kind = {"prog_type": _PROG_TYPE_TRACING, "expected_attach_type": _TRACE_RAW_TP}
+    return _load(name, instructions, {**kind, "attach_btf_id": attach_btf_id})
+
+
+def load_for_test_run(name: str, instructions: bytes) -> int:
+    """Load a program that test_run() can run and nothing is attached to. Raises LoadError."""
+    return _load(name, instructions, {"prog_type": _PROG_TYPE_RAW_TRACEPOINT})
 
 
 def attach_raw_tracepoint(name: str, prog_fd: int) -> int:
@@ -77,19 +96,44 @@ def attach_raw_tracepoint(name: str, prog_fd: int) -> int:
     return _bpf(_RAW_TRACEPOINT_OPEN, _RawTracepoint(0, prog_fd, 0), f"attach {name}")
 
 
-def _load(
-    name: str, instructions: bytes, attach_btf_id: int, log: ctypes.Array[ctypes.c_char] | None
+def test_run(prog_fd: int, argument: int) -> None:
+    """Run a program once with this as ctx[0] (5.10 and later). Raises LoadError.
+
+    Linux commit 1b4d60ec162f ("bpf: Enable BPF_PROG_TEST_RUN for raw_tracepoint") (in v5.10).
+    """
+    context = ctypes.c_uint64(argument)
+    attr = _TestRun(
+        prog_fd=prog_fd,
+        ctx_size_in=ctypes.sizeof(context),
+        ctx_in=ctypes.addressof(context),
+    )
+    _bpf(_PROG_TEST_RUN, attr, "test run")
+
+
+# The verifier's log is asked for only after a refusal: writing it costs more than the verdict.
+def _load(name: str, instructions: bytes, kind: dict[str, int]) -> int:
+    try:
+        return _try_load(name, instructions, kind, None)
+    except LoadError as error:
+        if error.errno == errno.EPERM:
+            raise
+    return _try_load(name, instructions, kind, ctypes.create_string_buffer(_LOG_BYTES))
+
+
+def _try_load(
+    name: str,
+    instructions: bytes,
+    kind: dict[str, int],
+    log: ctypes.Array[ctypes.c_char] | None,
 ) -> int:
     code = ctypes.create_string_buffer(instructions, len(instructions))
     licence = ctypes.create_string_buffer(b"GPL")
     attr = _ProgLoad(
-        prog_type=_PROG_TYPE_TRACING,
         insn_cnt=len(instructions) // 8,
         insns=ctypes.addressof(code),
         license=ctypes.addressof(licence),
         prog_name=name.encode()[:15],
-        expected_attach_type=_TRACE_RAW_TP,
-        attach_btf_id=attach_btf_id,
+        **kind,
     )
     if log is not None:
         attr.log_level, attr.log_size, attr.log_buf = 1, _LOG_BYTES, ctypes.addressof(log)

@@ -34,7 +34,9 @@ class CgroupPaths:
         if self._fd < 0 or not cgroup_id:
             return None
         handle = _FileHandle(8, _FILEID_KERNFS, cgroup_id)
-        fd = self._libc.open_by_handle_at(self._fd, ctypes.byref(handle), os.O_PATH)
+        # A directory: the files of a cgroup have ids too, and no path of their own.
+        flags = os.O_PATH | os.O_DIRECTORY
+        fd = self._libc.open_by_handle_at(self._fd, ctypes.byref(handle), flags)
         if fd < 0:
             return None
         try:

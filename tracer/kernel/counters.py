@@ -22,6 +22,7 @@ _NAMES = (
     "gaps",
     "taken_over",
     "resets_amended",
+    "unseen",
 )
 
 

@@ -82,6 +82,7 @@ def load(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, int]]:
     module = compile_programs(bcc, btf, options)
     fds = {f"ring:{n}": module[f"closes_{n}"].map_fd for n in range(options["rings"])}
     fds["counts"] = module["counts"].map_fd
+    fds["prog:sweep"] = load_sweep(module)
     fds.update(attach_all(module, btf))
     reset_reasons = {number: name for name, number in btf.enum("sk_rst_reason").items()}
     return {
@@ -90,6 +91,7 @@ def load(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, int]]:
         "bcc_version": str(getattr(bcc, "__version__", "unknown")),
         "python": platform.python_version(),
         "rings": options["rings"],
+        "slots": options["slots"],
         "ring_bytes": options["ring_pages"] * os.sysconf("SC_PAGESIZE"),
         "conn_max": options["conn_max"],
         "cpu_slots": options["cpu_slots"],
@@ -169,12 +171,28 @@ def compile_flags(options: dict[str, Any]) -> list[str]:
     return [
         f"-DCONN_MAX={options['conn_max']}",
         f"-DSLOTS={options['slots']}",
+        f"-DSWEEP_SLOTS={options['sweep_slots']}",
         f"-DRINGS={options['rings']}",
         f"-DRING_PAGES={options['ring_pages']}",
         f"-DCPU_SLOTS={options['cpu_slots']}",
         f"-DPAGE_SIZE={page}",
         "-Wno-everything",
     ]
+
+
+def load_sweep(module: BPF) -> int:
+    """Return the descriptor of the program that looks for connections without a socket."""
+    try:
+        return bpf.load_for_test_run("sweep", module.dump_func(b"on_sweep"))
+    except bpf.LoadError as error:
+        raise refused(error) from error
+
+
+def refused(error: bpf.LoadError) -> StageError:
+    """Return what to report when the kernel refuses a program."""
+    return StageError(
+        "load", f"{error.filename}: {error.strerror}", error.errno or 0, error.log[-2000:]
+    )
 
 
 def attach_all(module: BPF, btf: Btf) -> dict[str, int]:
@@ -190,8 +208,7 @@ def attach_all(module: BPF, btf: Btf) -> dict[str, int]:
             fds[f"prog:{name}"] = program
             fds[f"link:{name}"] = bpf.attach_raw_tracepoint(name, program)
         except bpf.LoadError as error:
-            message = f"{error.filename}: {error.strerror}"
-            raise StageError("load", message, error.errno or 0, error.log[-2000:]) from error
+            raise refused(error) from error
     return fds
 
 

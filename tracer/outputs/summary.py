@@ -35,6 +35,7 @@ CAUSED: Final = (
 LOSS_REMEDIES: Final = {
     "ring_full": "closes came faster than they were fetched: give fourwave more CPU",
     "conn_map_full": "more connections at once than are followed",
+    "unseen": "the kernel did not run the programs when these sockets ended",
     "decode": "bytes that are not records: kernel side and decoder differ",
 }
 
