@@ -15,9 +15,9 @@
  * released one has both top bits set (FILE_REF_DEAD is 0xE000...). Before that
  * a released file has f_count == 0.
  */
-static __always_inline u8 file_ref_of(struct tcp_sock *tp)
+static __always_inline u8 file_ref_of(struct sock *sk)
 {
-	struct socket *socket = tp->sk_socket;
+	struct socket *socket = sk->sk_socket;
 	struct file *file;
 
 	if (!socket)
@@ -66,10 +66,10 @@ static __always_inline u32 take_task(struct actor *to)
 }
 
 /* Early 5.10 kept the cgroup in a tagged union; without the member, no cgroup. */
-static __always_inline u64 cgroup_of(struct tcp_sock *tp)
+static __always_inline u64 cgroup_of(struct sock *sk)
 {
-#ifdef HAS_tcp_sock_sk_cgroup
-	struct cgroup *cgroup = tp->sk_cgroup;
+#ifdef HAS_sock_sk_cgroup
+	struct cgroup *cgroup = sk->sk_cgroup;
 
 	return cgroup ? cgroup->kn->id : 0;
 #else

@@ -105,33 +105,34 @@ static __always_inline void take_counts(struct tcp_counts *to, struct tcp_sock *
 }
 
 /* Who is running. Only meaningful while a process holds the socket lock. */
-static __always_inline void take_actor(struct actor *to, struct tcp_sock *tp)
+static __always_inline void take_actor(struct actor *to, struct sock *sk)
 {
 	u32 flags = take_task(to);
 
 	to->flags = ACTOR_VALID | (flags & PF_EXITING ? ACTOR_EXITING : 0) |
 		    (flags & PF_KTHREAD_OR_WORKER ? ACTOR_KTHREAD : 0) |
-		    (tp->lock_owned ? 0 : ACTOR_IN_SOFTIRQ);
-	to->file_ref = file_ref_of(tp);
-	to->shutdown = tp->sk_shutdown;
+		    (sk->lock_owned ? 0 : ACTOR_IN_SOFTIRQ);
+	to->file_ref = file_ref_of(sk);
+	to->shutdown = sk->sk_shutdown;
 }
 
 /*
  * Is this change TCP's answer to a segment, whoever holds the lock? All else
  * is the act of a process or of a timer.
  */
-static __always_inline bool is_by_segment(struct tcp_sock *tp, int old, int new)
+static __always_inline bool is_by_segment(struct sock *sk, struct tcp_sock *tp, int old, int new)
 {
 	switch (new) {
+	case TCP_SYN_RECV:
 	case TCP_ESTABLISHED:
 	case TCP_FIN_WAIT2:
 	case TCP_CLOSE_WAIT:
 	case TCP_CLOSING:
 		return old != new;
 	case TCP_CLOSE:
-		return !tp->sk_err && tp->snd_una == tp->write_seq &&
+		return !sk->sk_err && tp->snd_una == tp->write_seq &&
 		       (old == TCP_LAST_ACK || old == TCP_CLOSING ||
-			(old == TCP_FIN_WAIT2 && tp->skc_flags & SK_FLAG_DONE));
+			(old == TCP_FIN_WAIT2 && sk->skc_flags & SK_FLAG_DONE));
 	default:
 		return false;
 	}
@@ -141,15 +142,12 @@ static __always_inline bool is_by_segment(struct tcp_sock *tp, int old, int new)
  * When it happened. Reading the clock costs as much as all else in a run; while
  * TCP handles a segment its own reading, made for the segment in hand, is as
  * good: tcp_mstamp_refresh() at the start of tcp_rcv_established() and
- * tcp_rcv_state_process(). A child in SYN_RECV has no reading yet; its next
- * event has.
+ * tcp_rcv_state_process().
  */
-static __always_inline u64 time_of(struct tcp_sock *tp, int new, bool by_segment)
+static __always_inline u64 time_of(struct tcp_sock *tp, bool by_segment)
 {
 	u64 segment_ns = tp->tcp_clock_cache;
 
-	if (new == TCP_SYN_RECV)
-		return 0;
 	return by_segment && segment_ns ? segment_ns : bpf_ktime_get_ns();
 }
 
@@ -180,24 +178,25 @@ static __always_inline bool is_v4_mapped(u8 *addr)
 	return words[0] == 0 && words[1] == 0 && words[2] == bpf_htonl(0xffff);
 }
 
-static __always_inline void take_tuple(struct conn_record *conn, struct tcp_sock *tp)
+static __always_inline void take_tuple(struct conn_record *conn, struct sock *sk,
+				       struct tcp_sock *tp)
 {
-	if (tp->skc_family == AF_INET) {
-		take_v4(conn->saddr, tp->skc_rcv_saddr);
-		take_v4(conn->daddr, tp->skc_daddr);
+	if (sk->skc_family == AF_INET) {
+		take_v4(conn->saddr, sk->skc_rcv_saddr);
+		take_v4(conn->daddr, sk->skc_daddr);
 		conn->family = 4;
 	}
-#ifdef HAS_tcp_sock_skc_v6_daddr
+#ifdef HAS_sock_skc_v6_daddr
 	else {
-		take_v6(conn->saddr, tp->skc_v6_rcv_saddr);
-		take_v6(conn->daddr, tp->skc_v6_daddr);
+		take_v6(conn->saddr, sk->skc_v6_rcv_saddr);
+		take_v6(conn->daddr, sk->skc_v6_daddr);
 		conn->family = is_v4_mapped(conn->daddr) ? 4 : 6;
 	}
 #endif
 	/* Not skc_num: tcp_set_state() has put the port by now. */
 	conn->lport = bpf_ntohs(tp->inet_sport);
-	conn->rport = bpf_ntohs(tp->skc_dport);
-	conn->netns = tp->skc_net->inum;
+	conn->rport = bpf_ntohs(sk->skc_dport);
+	conn->netns = sk->skc_net->inum;
 }
 
 /*
@@ -205,11 +204,11 @@ static __always_inline void take_tuple(struct conn_record *conn, struct tcp_sock
  * socket's own bucket before tcp_done() leads to CLOSE, so it is there now.
  * The bucket is an array behind a plain pointer: probe reads, on this path only.
  */
-static __always_inline u8 find_time_wait(struct tcp_sock *tp)
+static __always_inline u8 find_time_wait(struct sock *sk)
 {
 #ifdef HAS_net_hashinfo
-	struct inet_hashinfo *hashinfo = tp->skc_net->hashinfo;
-	u32 hash = tp->skc_hash;
+	struct inet_hashinfo *hashinfo = sk->skc_net->hashinfo;
+	u32 hash = sk->skc_hash;
 	u64 bucket = (u64)hashinfo->ehash + (u64)(hash & hashinfo->ehash_mask) * sizeof(u64);
 	struct inet_timewait_sock tw = {};
 	u64 node = 0;
@@ -224,7 +223,7 @@ static __always_inline u8 find_time_wait(struct tcp_sock *tp)
 		if (bpf_probe_read_kernel(&tw, sizeof(tw), (void *)node))
 			return TW_NOT_LOOKED;
 		if (tw.skc_state == TCP_TIME_WAIT && tw.skc_hash == hash &&
-		    tw.skc_dport == tp->skc_dport && tw.skc_daddr == tp->skc_daddr)
+		    tw.skc_dport == sk->skc_dport && tw.skc_daddr == sk->skc_daddr)
 			return tw.tw_substate;
 		node = tw.skc_nulls_node;
 	}
@@ -240,18 +239,18 @@ static __always_inline void take_delayed_ack(struct conn_record *conn, struct tc
 	conn->ack_ato_jiffies = tp->ack_ato;
 }
 
-static __always_inline void take_end(struct conn_record *conn, struct tcp_sock *tp, int old,
-				     u64 now)
+static __always_inline void take_end(struct conn_record *conn, struct sock *sk,
+				     struct tcp_sock *tp, int old, u64 now)
 {
-	u64 lingertime = tp->sk_lingertime;
+	u64 lingertime = sk->sk_lingertime;
 
 	conn->closed_ns = now;
 	conn->closed_clock_ns = tp->tcp_clock_cache;
 	conn->old_state = old;
-	conn->sk_shutdown = tp->sk_shutdown;
-	conn->sk_flags = tp->skc_flags;
-	conn->sk_err = tp->sk_err;
-	conn->sk_err_soft = tp->sk_err_soft;
+	conn->sk_shutdown = sk->sk_shutdown;
+	conn->sk_flags = sk->skc_flags;
+	conn->sk_err = sk->sk_err;
+	conn->sk_err_soft = sk->sk_err_soft;
 	conn->lingertime_jiffies = lingertime > 0xffffffff ? 0xffffffff : lingertime;
 	conn->user_timeout_ms = tp->icsk_user_timeout;
 	conn->linger2 = tp->linger2;
@@ -262,25 +261,25 @@ static __always_inline void take_end(struct conn_record *conn, struct tcp_sock *
 	conn->bytes_sent = tp->bytes_sent;
 	conn->bytes_retrans = tp->bytes_retrans;
 	conn->bytes_received = tp->bytes_received;
-	conn->cgroup_id = cgroup_of(tp);
-	conn->uid = tp->sk_uid;
+	conn->cgroup_id = cgroup_of(sk);
+	conn->uid = sk->sk_uid;
 	if (is_mptcp_subflow(tp))
 		conn->flags |= CONN_MPTCP_SUBFLOW;
-	take_tuple(conn, tp);
+	take_tuple(conn, sk, tp);
 }
 
-static __always_inline void on_close(struct conn_record *conn, struct tcp_sock *tp, int old,
-				     u64 now)
+static __always_inline void on_close(struct conn_record *conn, struct sock *sk,
+				     struct tcp_sock *tp, int old, u64 now)
 {
-	take_end(conn, tp, old, now);
+	take_end(conn, sk, tp, old, now);
 	conn->tw_substate = TW_NOT_LOOKED;
 	if (old == TCP_FIN_WAIT2 || old == TCP_CLOSING)
-		conn->tw_substate = find_time_wait(tp);
+		conn->tw_substate = find_time_wait(sk);
 	if (old == TCP_FIN_WAIT2 && conn->sk_flags & SK_FLAG_DONE)
 		conn->fin_received_ns = now;
-	if (tp->lock_owned)
+	if (sk->lock_owned)
 		conn->flags |= CONN_CLOSE_OWNED;
-	conn->close_actor_file_ref = file_ref_of(tp);
+	conn->close_actor_file_ref = file_ref_of(sk);
 	COUNT(closes);
 }
 
@@ -434,8 +433,8 @@ static __always_inline void conn_release(struct conn_record *conn)
 	}
 }
 
-/* An opening event. A socket that connects again keeps its cookie. */
-static __always_inline struct conn_record *conn_open(struct conn_record *conn, struct sock *sk, int new)
+/* connect(). A socket that connects again keeps its cookie. */
+static __always_inline struct conn_record *conn_connect(struct conn_record *conn, struct sock *sk)
 {
 	if (conn) {
 		if (conn->state == TCP_CLOSE && !(conn->flags & CONN_EMITTED))
@@ -443,14 +442,14 @@ static __always_inline struct conn_record *conn_open(struct conn_record *conn, s
 		conn_release(conn);
 	}
 	conn = conn_create(sk);
-	if (!conn)
-		return NULL;
-	conn->flags = new == TCP_SYN_SENT ? CONN_OPENED_ACTIVE : CONN_OPENED_PASSIVE;
+	if (conn)
+		conn->flags = CONN_OPENED_ACTIVE;
 	return conn;
 }
 
-/* A socket met in mid-life: opened before we were attached. */
-static __always_inline struct conn_record *conn_late(struct sock *sk, int old)
+/* A socket met for the first time: a child that leaves SYN_RECV, or one that
+ * was opened before we were attached. */
+static __always_inline struct conn_record *conn_meet(struct sock *sk, int old)
 {
 	struct conn_record *conn = conn_create(sk);
 
@@ -458,7 +457,10 @@ static __always_inline struct conn_record *conn_late(struct sock *sk, int old)
 		return NULL;
 	conn->states_seen = 1 << old;
 	conn->state = old;
-	COUNT(unknown_sockets);
+	if (old == TCP_SYN_RECV)
+		conn->flags = CONN_OPENED_PASSIVE;
+	else
+		COUNT(unknown_sockets);
 	return conn;
 }
 
@@ -477,12 +479,15 @@ static __always_inline bool is_own_act(struct conn_record *conn, bool by_segment
 
 /* What the change means for the record: when, and which counters and whose
  * name belong to that moment. One copy of the reading code serves them all. */
-static __always_inline void on_new_state(struct conn_record *conn, struct tcp_sock *tp, int old,
-					 int new, u64 now, bool by_segment)
+static __always_inline void on_new_state(struct conn_record *conn, struct sock *sk,
+					 struct tcp_sock *tp, int old, int new, u64 now,
+					 bool by_segment)
 {
 	struct tcp_counts *moment = NULL;
 	struct actor *actor = NULL;
 
+	if (conn->flags & CONN_OPENED_PASSIVE && !conn->opened_ns)
+		conn->opened_ns = now;
 	switch (new) {
 	case TCP_SYN_SENT:
 		actor = &conn->opener;
@@ -490,8 +495,6 @@ static __always_inline void on_new_state(struct conn_record *conn, struct tcp_so
 		break;
 	case TCP_ESTABLISHED:
 		conn->established_ns = now;
-		if (old == TCP_SYN_RECV)
-			conn->opened_ns = now;
 		break;
 	case TCP_FIN_WAIT1:
 	case TCP_LAST_ACK:
@@ -504,7 +507,7 @@ static __always_inline void on_new_state(struct conn_record *conn, struct tcp_so
 	case TCP_FIN_WAIT2:
 		conn->fin_acked_ns = now;
 		conn->fin_acked_clock_ns = tp->tcp_clock_cache;
-		if (tp->lock_owned)
+		if (sk->lock_owned)
 			conn->flags |= CONN_FIN_ACKED_OWNED;
 		moment = &conn->at_fin_acked;
 		break;
@@ -515,7 +518,7 @@ static __always_inline void on_new_state(struct conn_record *conn, struct tcp_so
 		moment = &conn->at_fin_received;
 		break;
 	case TCP_CLOSE:
-		on_close(conn, tp, old, now);
+		on_close(conn, sk, tp, old, now);
 		moment = &conn->at_close;
 		if (is_own_act(conn, by_segment))
 			actor = &conn->closer;
@@ -524,7 +527,7 @@ static __always_inline void on_new_state(struct conn_record *conn, struct tcp_so
 	if (moment)
 		take_counts(moment, tp);
 	if (actor)
-		take_actor(actor, tp);
+		take_actor(actor, sk);
 	if (new == TCP_CLOSE)
 		emit_if_held(conn);
 }
@@ -542,13 +545,14 @@ int on_set_state(u64 *ctx)
 {
 	struct sock *sk = (struct sock *)ctx[0];
 	int old = ctx[1], new = ctx[2];
-	bool opening = new == TCP_SYN_SENT || (old == TCP_LISTEN && new == TCP_SYN_RECV);
+	bool connecting = new == TCP_SYN_SENT;
 	struct conn_record *conn;
 	struct tcp_sock *tp;
 	bool by_segment;
 	u64 now;
 
-	if (new == TCP_LISTEN || (old == TCP_LISTEN && !opening) || (old == TCP_CLOSE && !opening))
+	/* A child's LISTEN->SYN_RECV tells nothing its next change does not. */
+	if (new == TCP_LISTEN || old == TCP_LISTEN || (old == TCP_CLOSE && !connecting))
 		return 0;
 	conn = conn_find(sk->skc_cookie);
 	/* The other copy was here first: see the top of the file. */
@@ -558,26 +562,26 @@ int on_set_state(u64 *ctx)
 	tp = bpf_skc_to_tcp_sock(sk);
 	if (!tp)
 		return 0;
-	if (opening)
-		conn = conn_open(conn, sk, new);
+	if (connecting)
+		conn = conn_connect(conn, sk);
 	else if (!conn)
-		conn = conn_late(sk, old);
+		conn = conn_meet(sk, old);
 	if (!conn) {
 		count_no_room(new);
 		return 0;
 	}
 	if (is_twin())
 		COUNT(taken_over);
-	if (!opening && conn->state != old) {
+	if (!connecting && conn->state != old) {
 		conn->flags |= CONN_GAP;
 		COUNT(gaps);
 	}
 	conn->state = new;
 	conn->states_seen |= 1 << new;
-	by_segment = is_by_segment(tp, old, new);
-	now = time_of(tp, new, by_segment);
+	by_segment = is_by_segment(sk, tp, old, new);
+	now = time_of(tp, by_segment);
 	if (old != new)
-		on_new_state(conn, tp, old, new, now, by_segment);
+		on_new_state(conn, sk, tp, old, new, now, by_segment);
 	else
 		conn->reclosed_ns = now; /* close() after shutdown() */
 	return 0;

@@ -111,11 +111,12 @@ class Aggregator:
                 (Kind(cell // CAUSES), Cause(cell % CAUSES)): count
                 for cell, count in _nonzero(self._causes)
             },
-            lost=self._lost(),
+            lost=self.lost(),
             kernel=dict(self.kernel),
         )
 
-    def _lost(self) -> dict[str, int]:
+    def lost(self) -> dict[str, int]:
+        """Return how many closes are known to be lost, by where; zeros included."""
         losses = {where: self.kernel.get(where, 0) for where in KERNEL_LOSSES}
         return {**losses, "decode": self.undecodable}
 

@@ -49,6 +49,7 @@ _FIN_ACKS: Final = tuple(fin_ack.label for fin_ack in FinAck)
 _EVIDENCE: Final = tuple(evidence.label for evidence in Evidence)
 _CAUSES: Final = tuple(cause.label for cause in Cause)
 _HOWS: Final = tuple(How)
+_REASONS: Final = {int(reason): reason for reason in Reason}
 _HOW_LABELS: Final = tuple(how.label for how in How)
 _TRISTATES: Final = {FALSE: False, TRUE: True, NULL: None}
 
@@ -142,7 +143,7 @@ def _template(part: type) -> tuple[str, attrgetter[tuple[Any, ...]]]:
     return "{" + ",".join(f"{_quoted(name)}:%s" for name in names) + "}", attrgetter(*names)
 
 
-# What json.dumps() would write, three times as fast: the keys are known beforehand.
+# What json.dumps(asdict(close)) would write, in a sixth of the time: the keys are known.
 _TEMPLATES: Final = {part: _template(part) for part in (Close, Opener, Closer, DelayedAck)}
 _JSON_OF: Final[dict[type, Callable[[Any], str]]] = {
     int: int.__repr__,
@@ -206,7 +207,7 @@ def _close(row: Row, verdict: Verdict, host: HostFacts, names: CgroupNames, cloc
 def _facts(row: Row, verdict: Verdict, host: HostFacts, delayed_ack: DelayedAck | None) -> Facts:
     done = bool(row.sk_flags & _DONE)
     return Facts(
-        reason=Reason(verdict.reason),
+        reason=_REASONS[verdict.reason],
         how=_HOWS[verdict.how],
         signal_or_code=verdict.signal_or_code,
         old_state=state_name(row.old_state),
@@ -220,7 +221,7 @@ def _facts(row: Row, verdict: Verdict, host: HostFacts, delayed_ack: DelayedAck 
         ato_us=None if delayed_ack is None else delayed_ack.ato_us,
         lifetime_us=lifetime_us(row) if _opened(row.flags) else None,
         rx_bytes=max(0, row.bytes_received - done),
-        unread_bytes=row.unread - (1 if done and row.unread else 0),
+        unread_bytes=row.unread - (done and row.unread > 0),
         unacked_bytes=row.at_close__unacked,
         unsent_bytes=row.at_close__unsent,
         unsent_at_fin_bytes=row.at_fin_sent__unsent,

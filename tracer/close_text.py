@@ -41,13 +41,11 @@ def _wall_second(seconds: int) -> str:
     return f"{_EPOCH + timedelta(seconds=seconds):%Y-%m-%dT%H:%M:%S}"
 
 
+@lru_cache(maxsize=1024)
 def address(packed: bytes, family: int) -> str:
     """Return 16 bytes as text; family 4 is mapped into ::ffff:0:0/96."""
-    return ".".join(map(str, packed[12:])) if family == 4 else _ipv6(packed)
-
-
-@lru_cache(maxsize=1024)
-def _ipv6(packed: bytes) -> str:
+    if family == 4:
+        return ".".join(map(str, packed[12:]))
     return str(ipaddress.IPv6Address(packed))
 
 

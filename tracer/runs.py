@@ -203,6 +203,7 @@ def _session(
         recorder=to,
         ask_names=live.source.cgroup_names if live else None,
         meanwhile=live.fetch if live else None,
+        warn=tell if live else None,
     )
 
 

@@ -85,7 +85,8 @@ class Session:
     Without a view nothing is shown and no Python object is made per close.
     `ask_names` answers which paths cgroup ids have; a recording brings the answers along.
     `meanwhile` is called every few closes shown: a person's line takes a hundred times
-    longer to make than a close takes to come.
+    longer to make than a close takes to come. `warn` is told when closes were lost, as
+    soon as that is known.
     """
 
     def __init__(
@@ -98,6 +99,7 @@ class Session:
         recorder: RecordingWriter | None = None,
         ask_names: Callable[[Iterable[int]], Batch] | None = None,
         meanwhile: Callable[[], object] | None = None,
+        warn: Callable[[str], object] | None = None,
     ) -> None:
         self._host = host
         self._view = view
@@ -106,6 +108,8 @@ class Session:
         self._recorder = recorder
         self._ask_names = ask_names
         self._meanwhile = meanwhile
+        self._warn = warn
+        self._lost_told = 0
         self._amender = Amender()
         self._names = Names()
         self._clock_ns = 0
@@ -152,6 +156,11 @@ class Session:
 
     def _learn_counters(self, facts: dict[str, Any]) -> None:
         self.totals.add_counters(facts)
+        lost = {where: count for where, count in self.totals.lost().items() if count}
+        if self._warn is not None and sum(lost.values()) > self._lost_told:
+            self._lost_told = sum(lost.values())
+            places = ", ".join(f"{where} {count:,}" for where, count in lost.items())
+            self._warn(f"lost: {self._lost_told:,} closes so far ({places})")
 
     def _learn_names(self, facts: dict[str, Any]) -> None:
         self._names.learn(facts["cgroups"])

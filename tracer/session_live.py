@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 TICK_S: Final = 0.050
 TICK_MIN_S: Final = 0.002
 COUNTERS_EVERY_NS: Final = 1_000_000_000
-CLOCK_EVERY_NS: Final = 10_000_000_000  # the wall clock may be stepped while we run
+CLOCK_EVERY_NS: Final = 5_000_000_000  # the wall clock may be stepped while we run
 GRACE_S: Final = 0.030  # what closed before the end is in the ring by then
 BACKLOG_MAX_BYTES: Final = 64 << 20  # 140,000 closes that wait to be shown; then the ring fills
 

