@@ -91,6 +91,23 @@ def replay(file: str, **options: Any) -> None:
 
 
 @cli.command()
+@click.argument("topics", nargs=-1, metavar="[TOPIC]...")
+@cli_options.options(
+    cli_options.EXPLAIN_OPTIONS, cli_options.FILTER_OPTIONS, (cli_options.VIEW_OPTIONS[-1],)
+)
+def explain(topics: tuple[str, ...], *, path: str | None, last: bool, **options: Any) -> None:
+    """Tell what a word for an end means, who is at fault, what to do; or draw a real one.
+
+    TOPIC is a kind, a handshake or a cause, as watch shows it; without any, all are listed.
+    With --in or --last a connection is drawn segment by segment, with its times and why. Exits
+    with 1 when none matched.
+    """
+    from tracer.explain import explain as tell  # noqa: PLC0415
+
+    tell(topics, path=path, last=last, wishes=cli_options.wishes(options))
+
+
+@cli.command()
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per scenario.")
 @cli_options.options((cli_options.VIEW_OPTIONS[-1],))
 def demo(*, as_json: bool, color: str) -> None:

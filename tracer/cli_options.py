@@ -120,6 +120,19 @@ LIMIT_OPTIONS: Final = (
         help="Stop after so long.",
     ),
 )
+EXPLAIN_OPTIONS: Final = (
+    click.option("--in", "path", metavar="FILE", help='The last of a recording ("-": stdin).'),
+    click.option("--last", is_flag=True, help="The next one that ends on this host. Needs root."),
+    click.option("--count", type=click.IntRange(1), metavar="N", help="Draw N.  [default: 1]"),
+    click.option(
+        "--duration",
+        "duration_s",
+        type=click.FloatRange(0, min_open=True),
+        metavar="SECONDS",
+        help="With --last: wait no longer.",
+    ),
+    click.option("--json", "as_json", is_flag=True, help="One JSON object per topic or close."),
+)
 VIEW_OPTIONS: Final = (
     click.option("-w", "--wide", is_flag=True, help="Every column, and why; any width."),
     click.option("--json", "as_json", is_flag=True, help="One JSON object per close."),

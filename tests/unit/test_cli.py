@@ -201,7 +201,7 @@ def test_a_bug_is_one_line(
 
 def test_only_what_works_is_listed() -> None:
     """Every listed command has a help text, and the contract's names."""
-    assert list(cli.commands) == ["watch", "record", "replay", "demo", "doctor"]
+    assert list(cli.commands) == ["watch", "record", "replay", "explain", "demo", "doctor"]
     for name in cli.commands:
         result = invoke(name, "--help")
         assert result.exit_code == 0

@@ -11,7 +11,8 @@ import pytest
 
 from tests.unit import builders as b
 from tracer.outputs import ladder
-from tracer.tcp import Kind
+from tracer.tcp import ConnFlag, Kind, RstFlag, SkFlag
+from tracer.tcp import TcpState as S
 
 if TYPE_CHECKING:
     from tracer.wire import Records
@@ -26,7 +27,36 @@ MADE = {
     "aborted": (b.aborted(), ["RST>"]),
     "reset": (b.reset(), ["<RST"]),
     "timeout": (b.timeout(), ["no answerx"]),
-    "refused": (b.attempt(sk_err=111), ["SYN>", "<RST + ACK"]),
+    "refused": (
+        b.attempt(sk_err=111, rst_flags=RstFlag.RECEIVED),
+        ["SYN>", "<RST + ACK"],
+    ),
+    "refused by ICMP": (b.attempt(sk_err=111), ["SYN>"]),
+    "unread": (b.aborted(unread=5), ["<data, never read", "RST>"]),
+    "no RST seen": (b.aborted(unread=5, rst_flags=0, rst_sent_ns=0), ["<data, never read"]),
+    "fin_wait2": (
+        b.record(
+            **b.fin_wait1(
+                states_seen=b.mask(S.ESTABLISHED, S.FIN_WAIT1, S.FIN_WAIT2),
+                old_state=S.FIN_WAIT2,
+                fin_acked_ns=b.FIN_NS,
+                at_close__unacked=0,
+            ),
+            sk_flags=SkFlag.DEAD,
+            rst_flags=RstFlag.SENT_ACTIVE,
+            rst_sent_ns=b.CLOSED_NS,
+        ),
+        ["FIN>", "<ACK", "RST>"],
+    ),
+    "SYN taken back": (
+        b.attempt(
+            flags=ConnFlag.OPENED_PASSIVE,
+            old_state=S.SYN_RECV,
+            sk_err=104,
+            rst_flags=RstFlag.RECEIVED,
+        ),
+        ["<SYN", "SYN + ACK>", "<RST"],
+    ),
     "attempt_failed": (b.attempt(), ["SYNx"]),
 }
 SEGMENT = re.compile(r"\|(?P<to_us><?)-+ (?P<label>.+?) -+(?P<away>[>x]?)\s*\|")

@@ -51,7 +51,8 @@ MAY_IMPORT: Final[dict[str, tuple[str, ...]]] = {
     "session": (*PURE, "aggregator", *EDGES),
     "runs": (*PURE, "aggregator", *EDGES, "session"),
     "demo": (*PURE, "aggregator", *EDGES, "session", "runs"),
-    "cli": (*FACTS, "runs", "demo", "__init__"),
+    "explain": (*PURE, "aggregator", *EDGES, "session", "runs"),
+    "cli": (*FACTS, "runs", "demo", "explain", "__init__"),
     "__main__": ("cli",),
 }
 

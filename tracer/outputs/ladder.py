@@ -57,14 +57,15 @@ class Step:
 
 def draw(close: Close, *, encoding: str | None = "utf-8") -> list[str]:
     """Return the ladder's lines, at most 72 columns; ASCII when the encoding has no more."""
-    glyphs = _glyphs(encoding)
+    glyphs = glyphs_for(encoding)
     steps = _steps(close)
     start_us = min((at for name, at in close.timeline_us.items() if name in BEGINNINGS), default=0)
     rungs = (_rung(step, start_us, glyphs) for step in steps)
     return [_title(close, glyphs), *rungs]
 
 
-def _glyphs(encoding: str | None) -> Glyphs:
+def glyphs_for(encoding: str | None) -> Glyphs:
+    """Return UNICODE where the encoding has it, else ASCII."""
     try:
         f"{UNICODE.bar}{UNICODE.right}{UNICODE.lost}".encode(encoding or "ascii")
     except (UnicodeEncodeError, LookupError):
@@ -155,36 +156,41 @@ def _simultaneous(close: Close) -> Steps:
 # FINs that were exchanged before something else ended the connection.
 def _fins(close: Close) -> Steps:
     at = close.timeline_us
-    fins = (
-        [
-            (at["fin_sent"], "out", "FIN", "LAST_ACK" if _after_theirs(close) else "FIN_WAIT1", ""),
-            (at["fin_received"], "in", "FIN", "CLOSE_WAIT", "FIN_WAIT1"),
-        ]
-        if {"fin_sent", "fin_received"} <= at.keys()
-        else _single_fin(at)
-    )
-    for when, way, label, local, peer in sorted(fins):
+    both = {"fin_sent", "fin_received"} <= at.keys()
+    for when, way, label, local, peer in _both_fins(at) if both else _single_fin(at):
         yield Step(way, label, when, local, peer)
 
 
-def _after_theirs(close: Close) -> bool:
-    return close.timeline_us["fin_received"] <= close.timeline_us["fin_sent"]
+def _both_fins(at: dict[str, int]) -> list[tuple[int, str, str, str, str]]:
+    after_theirs = at["fin_received"] <= at["fin_sent"]
+    ours = (at["fin_sent"], "out", "FIN", "LAST_ACK" if after_theirs else "FIN_WAIT1", "")
+    theirs = (at["fin_received"], "in", "FIN", "CLOSE_WAIT", "FIN_WAIT1")
+    return [theirs, ours] if after_theirs else [ours, theirs]
 
 
 def _single_fin(at: dict[str, int]) -> list[tuple[int, str, str, str, str]]:
     if "fin_sent" in at:
-        return [(at["fin_sent"], "out", "FIN", "FIN_WAIT1", "CLOSE_WAIT")]
+        fin = (at["fin_sent"], "out", "FIN", "FIN_WAIT1", "CLOSE_WAIT")
+        acked = (at["fin_acked"], "in", "ACK", "FIN_WAIT2", "") if "fin_acked" in at else None
+        return [fin, acked] if acked else [fin]
     if "fin_received" in at:
         return [(at["fin_received"], "in", "FIN", "CLOSE_WAIT", "FIN_WAIT1")]
     return []
 
 
+# When the unread data came is not known: before the peer's FIN, and hardly before ours.
 def _abort(close: Close) -> Steps:
     at = close.timeline_us
+    unread = [Step("in", "data, never read", None)] if close.unread_bytes else []
+    yield from [] if "fin_sent" in at else unread
     yield from _fins(close)
+    yield from unread if "fin_sent" in at else []
     if close.cause == "data_after_close":
         yield Step("in", "data", at.get("rst_sent"))
-    yield Step("out", "RST", at.get("rst_sent", at.get("closed")), "CLOSE", "CLOSE")
+    if "rst_sent" in at:
+        yield Step("out", "RST", at["rst_sent"], "CLOSE", "CLOSE")
+    else:
+        yield Step("", "(no RST seen)", at.get("closed"), "CLOSE", "?")
 
 
 def _reset(close: Close) -> Steps:
@@ -196,18 +202,39 @@ def _reset(close: Close) -> Steps:
 def _timeout(close: Close) -> Steps:
     at = close.timeline_us
     yield from _fins(close)
-    yield Step("lost", "no answer", None)
-    yield Step("", TIMEOUT_WORDS.get(close.cause or "", "gave up"), at.get("closed"), "CLOSE", "?")
+    if close.cause != "fin_wait2_timeout":
+        yield Step("lost", "no answer", None)
+    rst = "rst_sent" in at
+    yield Step("", _words(close), None if rst else at.get("closed"), "" if rst else "CLOSE", "?")
+    if rst:
+        yield Step("out", "RST", at["rst_sent"], "CLOSE")
 
 
 def _refused(close: Close) -> Steps:
+    at = close.timeline_us.get("closed")
     yield Step("out", "SYN", None, "SYN_SENT")
-    yield Step("in", "RST + ACK", close.timeline_us.get("closed"), "CLOSE", "no listener")
+    if close.cause == "no_listener":
+        yield Step("in", "RST + ACK", at, "CLOSE", "no listener")
+    else:
+        yield Step("", "(refused, no RST seen)", at, "CLOSE", "?")
 
 
 def _attempt_failed(close: Close) -> Steps:
-    yield Step("lost", "SYN", None, "SYN_SENT")
-    yield Step("", "gave up", close.timeline_us.get("closed"), "CLOSE", "?")
+    at = close.timeline_us.get("closed")
+    if close.opened == "passive":
+        yield Step("in", "SYN", None, "SYN_RECV", "SYN_SENT")
+        yield Step("out", "SYN + ACK", None)
+    else:
+        yield Step("lost", "SYN", None, "SYN_SENT")
+    if close.cause == "peer":
+        yield Step("in", "RST", at, "CLOSE", "CLOSE")
+    else:
+        yield Step("", _words(close), at, "CLOSE", "?")
+
+
+# What ended it where no segment did.
+def _words(close: Close) -> str:
+    return TIMEOUT_WORDS.get(close.cause or "", close.cause or close.err or "gave up")
 
 
 def _unknown(close: Close) -> Steps:
