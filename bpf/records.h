@@ -29,8 +29,8 @@ typedef unsigned long long fw_u64;
 enum record_type {
 	RECORD_CLOSE = 1, /* a socket reached TCP_CLOSE: the whole record */
 	RECORD_RESET = 2, /* a RST we sent after the close's own record had left: only
-			   * cookie, closed_ns (0: the socket was destroyed by then)
-			   * and the rst_* fields mean anything */
+			   * cookie, closed_ns (when it was sent) and the rst_* fields
+			   * mean anything */
 };
 
 /* conn_record.flags */
@@ -39,12 +39,11 @@ enum conn_flag {
 	CONN_OPENED_PASSIVE = 1 << 1, /* LISTEN->SYN_RECV was seen */
 	CONN_GAP = 1 << 2,	      /* a transition of this socket was missed */
 	CONN_MPTCP_SUBFLOW = 1 << 3,
-	CONN_CLOSE_OWNED = 1 << 4,    /* a process held the socket lock at CLOSE */
-	CONN_FIN_ACKED_OWNED = 1 << 5, /* the same at FIN_WAIT1->FIN_WAIT2: the
+	CONN_CLOSE_OWNED = 1 << 4,	/* a process held the socket lock at CLOSE */
+	CONN_FIN_ACKED_OWNED = 1 << 5,	/* the same at FIN_WAIT1->FIN_WAIT2: the
 					* segment may come from the backlog */
-	CONN_EMITTED = 1 << 6,	      /* the record has left; RECORD_RESET may follow */
-	CONN_RESET_MAY_FOLLOW = 1 << 7, /* emitted early: a RECORD_RESET may amend it */
-	CONN_CLOSED_ON_DESTROY = 1 << 8, /* CLOSE itself was missed, tcp_destroy_sock told */
+	CONN_RESET_MAY_FOLLOW = 1 << 6, /* a RST of ours may follow: then a
+					 * RECORD_RESET does, too */
 };
 
 /* What sk->sk_socket->file was when somebody acted on the socket. */
@@ -57,23 +56,23 @@ enum file_ref {
 /* actor.flags */
 enum actor_flag {
 	ACTOR_VALID = 1 << 0,
-	ACTOR_EXITING = 1 << 1, /* PF_EXITING: the kernel closes for a dying process */
-	ACTOR_KTHREAD = 1 << 2, /* PF_KTHREAD: a worker acts for somebody unknown */
+	ACTOR_EXITING = 1 << 1,	   /* PF_EXITING: the kernel closes for a dying process */
+	ACTOR_KTHREAD = 1 << 2,	   /* PF_KTHREAD: a worker acts for somebody unknown */
 	ACTOR_IN_SOFTIRQ = 1 << 3, /* not the lock owner: current is a bystander */
 };
 
 /* conn_record.rst_flags */
 enum rst_flag {
-	RST_SENT_ACTIVE = 1 << 0, /* tcp_send_active_reset: skb == NULL */
-	RST_SENT_REPLY = 1 << 1,  /* tcp_v4/6_send_reset: answers a segment */
+	RST_SENT_ACTIVE = 1 << 0,      /* tcp_send_active_reset: skb == NULL */
+	RST_SENT_REPLY = 1 << 1,       /* tcp_v4/6_send_reset: answers a segment */
 	RST_SENT_AFTER_CLOSE = 1 << 2, /* sk_state was already TCP_CLOSE */
-	RST_RECEIVED = 1 << 3,	  /* tcp_receive_reset fired (also on data after close) */
-	RST_HAS_REASON = 1 << 4,  /* this kernel passes enum sk_rst_reason */
+	RST_RECEIVED = 1 << 3,	       /* tcp_receive_reset fired (also on data after close) */
+	RST_HAS_REASON = 1 << 4,       /* this kernel passes enum sk_rst_reason */
 };
 
 /* Values of conn_record.tw_substate besides TCP_FIN_WAIT2 (5) and TCP_TIME_WAIT (6). */
 enum tw_lookup {
-	TW_NONE = 0,	    /* the hash bucket was walked: no mini-socket */
+	TW_NONE = 0,	     /* the hash bucket was walked: no mini-socket */
 	TW_NOT_LOOKED = 255, /* no reason to look, or the walk could not end */
 };
 
@@ -103,11 +102,11 @@ struct tcp_counts {
 };
 
 struct conn_record {
-	fw_u32 type;  /* enum record_type */
-	fw_u32 flags; /* enum conn_flag */
+	fw_u32 type;   /* enum record_type */
+	fw_u32 flags;  /* enum conn_flag */
 	fw_u64 cookie; /* the socket's: joins RECORD_RESET to its close */
 
-	fw_u64 opened_ns;	/* connect(), or the handshake's last ACK */
+	fw_u64 opened_ns; /* connect(), or the handshake's last ACK */
 	fw_u64 established_ns;
 	fw_u64 fin_received_ns; /* ->CLOSE_WAIT, ->CLOSING, FIN_WAIT2->CLOSE with SOCK_DONE */
 	fw_u64 fin_sent_ns;	/* ->FIN_WAIT1, ->LAST_ACK: the FIN was queued */
@@ -119,7 +118,7 @@ struct conn_record {
 	fw_u64 fin_acked_clock_ns; /* tcp_clock_cache at FIN_WAIT1->FIN_WAIT2 */
 	fw_u64 closed_clock_ns;	   /* tcp_clock_cache at CLOSE: equal = the same skb did both */
 
-	fw_u64 bytes_sent;     /* payload, retransmissions included */
+	fw_u64 bytes_sent; /* payload, retransmissions included */
 	fw_u64 bytes_retrans;
 	fw_u64 bytes_received; /* the FIN counts one */
 	fw_u64 cgroup_id;      /* kernfs id of the socket's cgroup v2, 0 unknown */
@@ -142,15 +141,15 @@ struct conn_record {
 	fw_u32 sk_err_soft;
 	fw_u32 lingertime_jiffies; /* saturated */
 	fw_u32 user_timeout_ms;
-	fw_u32 unread;	    /* rcv_nxt - copied_seq at CLOSE; an unread FIN counts one */
-	int linger2;	    /* TCP_LINGER2 in jiffies; negative: no FIN_WAIT2 */
+	fw_u32 unread; /* rcv_nxt - copied_seq at CLOSE; an unread FIN counts one */
+	int linger2;   /* TCP_LINGER2 in jiffies; negative: no FIN_WAIT2 */
 	fw_u8 probes_out;
 	fw_u8 retransmits;
-	fw_u8 rst_flags; /* enum rst_flag */
-	fw_u8 rst_reason; /* enum sk_rst_reason of the running kernel */
+	fw_u8 rst_flags;	  /* enum rst_flag */
+	fw_u8 rst_reason;	  /* enum sk_rst_reason of the running kernel */
 	fw_u8 rst_sent_state;	  /* sk_state when we sent it */
 	fw_u8 rst_received_state; /* sk_state when it came */
-	fw_u8 ack_pending;  /* icsk_ack at ->CLOSE_WAIT, "the peer's FIN in hand" */
+	fw_u8 ack_pending;	  /* icsk_ack at ->CLOSE_WAIT, "the peer's FIN in hand" */
 	fw_u8 ack_pingpong;
 	fw_u8 ack_quick;
 	fw_u8 pad[3];
@@ -162,8 +161,8 @@ struct conn_record {
 	struct tcp_counts at_fin_acked;	   /* FIN_WAIT1->FIN_WAIT2 */
 	struct tcp_counts at_close;
 
-	struct actor opener; /* who called connect() */
-	struct actor closer; /* who queued our FIN; else who was in the way of CLOSE */
+	struct actor opener;	    /* who called connect() */
+	struct actor closer;	    /* who queued our FIN; else who was in the way of CLOSE */
 	fw_u8 close_actor_flags;    /* enum actor_flag at CLOSE itself */
 	fw_u8 close_actor_file_ref; /* enum file_ref at CLOSE itself */
 	fw_u8 pad2[6];
@@ -171,20 +170,23 @@ struct conn_record {
 
 /*
  * One slot per possible CPU in an mmapable array: the resident reads them
- * without a system call. Each is a total since attach.
+ * without a system call. Each is a total since attach; every close the kernel
+ * side knows of is in exactly one of emitted, ring_full, conn_map_full, unseen.
  */
 struct counters {
-	fw_u64 closes;		 /* sockets seen to reach CLOSE */
-	fw_u64 emitted;		 /* records that left for the ring */
-	fw_u64 ring_full;	 /* closes lost: no room in the ring */
-	fw_u64 conn_map_full;	 /* closes lost: no room for the connection */
+	fw_u64 emitted[2];	   /* records that left for the ring: by process, by softirq */
+	fw_u64 ring_full;	   /* closes lost: no room in the ring */
+	fw_u64 conn_map_full;	   /* closes lost: no room for the connection */
+	fw_u64 unseen;		   /* closes lost: the socket is gone, its CLOSE never came */
 	fw_u64 conn_create_failed; /* any event that found no room */
-	fw_u64 unknown_sockets;	 /* first seen after they were opened */
-	fw_u64 gaps;		 /* `old` differed from the stored state */
-	fw_u64 taken_over;	 /* events the twin handled: the first was interrupted */
-	fw_u64 resets_amended;	 /* RECORD_RESET sent */
-	fw_u64 unseen;		 /* closes lost: the socket is gone, its CLOSE never came */
-	fw_u64 reserved[6];
+	fw_u64 unknown_sockets;	   /* first seen after they were opened */
+	fw_u64 gaps;		   /* `old` differed from the stored state */
+	fw_u64 taken_over;	   /* events the twin handled: the first was interrupted */
+	fw_u64 resets_amended;	   /* RECORD_RESET sent */
+	fw_u64 resets_lost;	   /* RECORD_RESET that found no room */
+	fw_u64 last_closed[2];	   /* cookies, for the twin: by process, by softirq */
+	fw_u64 last_reset[2];
+	fw_u64 reserved[1];
 };
 
 _Static_assert(sizeof(struct conn_record) == 464, "conn_record");

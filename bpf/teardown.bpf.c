@@ -25,24 +25,27 @@
 #define SHUTDOWN_BOTH 3
 #define ECONNABORTED 103
 #define TW_BUCKET_STEPS 32
+#define HOT_SLOTS 128
 
 /*
- * One connection from its first event to tcp_destroy_sock, known by the
- * socket's cookie: socket addresses are recycled at once, cookies never.
+ * One connection from its first event to CLOSE, known by the socket's cookie:
+ * socket addresses are recycled at once, cookies never.
  *
- * Cookies are handed out in order, so cookie modulo SLOTS spreads well, and an
- * array needs no hashing, no allocation and no lock. A connection whose slot
- * another one holds goes to the hash, whose elements are allocated as they are
- * needed; CONN_MAX only bounds them.
+ * Cookies are handed out in order, so cookie modulo a power of two spreads
+ * well, and an array needs no hashing, no allocation and no lock. The first
+ * HOT_SLOTS of the array stay in the CPU's cache: short connections live there.
+ * One whose place is taken gets a place in the rest of the array, and after that
+ * one in the hash, whose elements are allocated as they are needed and which
+ * CONN_MAX only bounds. `spilled` says whether looking further is worth while.
  */
 struct slot {
-	struct conn_record conn;
 	u64 claims;  /* how many hold or try to take it */
-	u64 spilled; /* how many of its connections are in the hash */
+	u64 spilled; /* how many of its connections are further down */
 	u64 sk;	     /* the socket's address, for the sweep only */
 	u64 doubted; /* cookie the last sweep found without its socket */
+	struct conn_record conn;
 };
-BPF_ARRAY(slots, struct slot, SLOTS);
+BPF_ARRAY(slots, struct slot, HOT_SLOTS + SLOTS);
 BPF_F_TABLE("hash", u64, struct conn_record, conns, CONN_MAX, BPF_F_NO_PREALLOC);
 
 /* A connection that has seen nothing yet; too large for the stack. */
@@ -88,6 +91,29 @@ static __always_inline struct counters *counters(void)
 			__sync_fetch_and_add(&slot->field, 1);                                     \
 	} while (0)
 
+/*
+ * What runs on this CPU is a process, which owns the socket's lock, or a softirq
+ * on top of it; neither is interrupted by its own kind. A tally or a note kept
+ * for each needs no locked instruction.
+ */
+static __always_inline u32 level(struct sock *sk)
+{
+	return sk->lock_owned ? 0 : 1;
+}
+
+/* A note for the twin, where nothing else is left to tell that the first copy
+ * has just done this for this socket on this CPU. */
+static __always_inline void note(u64 *notes, struct sock *sk)
+{
+	if (!is_twin())
+		notes[level(sk)] = sk->skc_cookie;
+}
+
+static __always_inline bool is_noted(u64 *notes, struct sock *sk)
+{
+	return is_twin() && notes[level(sk)] == sk->skc_cookie;
+}
+
 static __always_inline void take_counts(struct tcp_counts *to, struct tcp_sock *tp)
 {
 	u32 rcv_nxt = tp->rcv_nxt, snd_nxt = tp->snd_nxt;
@@ -127,14 +153,12 @@ static __always_inline bool is_by_segment(struct sock *sk, struct tcp_sock *tp, 
 	case TCP_ESTABLISHED:
 	case TCP_FIN_WAIT2:
 	case TCP_CLOSE_WAIT:
-	case TCP_CLOSING:
-		return old != new;
+	case TCP_CLOSING: return old != new;
 	case TCP_CLOSE:
 		return !sk->sk_err && tp->snd_una == tp->write_seq &&
 		       (old == TCP_LAST_ACK || old == TCP_CLOSING ||
 			(old == TCP_FIN_WAIT2 && sk->skc_flags & SK_FLAG_DONE));
-	default:
-		return false;
+	default: return false;
 	}
 }
 
@@ -239,8 +263,8 @@ static __always_inline void take_delayed_ack(struct conn_record *conn, struct tc
 	conn->ack_ato_jiffies = tp->ack_ato;
 }
 
-static __always_inline void take_end(struct conn_record *conn, struct sock *sk,
-				     struct tcp_sock *tp, int old, u64 now)
+static __always_inline void take_end(struct conn_record *conn, struct sock *sk, struct tcp_sock *tp,
+				     int old, u64 now)
 {
 	u64 lingertime = sk->sk_lingertime;
 
@@ -268,8 +292,8 @@ static __always_inline void take_end(struct conn_record *conn, struct sock *sk,
 	take_tuple(conn, sk, tp);
 }
 
-static __always_inline void on_close(struct conn_record *conn, struct sock *sk,
-				     struct tcp_sock *tp, int old, u64 now)
+static __always_inline void on_close(struct conn_record *conn, struct sock *sk, struct tcp_sock *tp,
+				     int old, u64 now)
 {
 	take_end(conn, sk, tp, old, now);
 	conn->tw_substate = TW_NOT_LOOKED;
@@ -280,105 +304,88 @@ static __always_inline void on_close(struct conn_record *conn, struct sock *sk,
 	if (sk->lock_owned)
 		conn->flags |= CONN_CLOSE_OWNED;
 	conn->close_actor_file_ref = file_ref_of(sk);
-	COUNT(closes);
 }
 
 static __always_inline long output(struct conn_record *conn)
 {
 	switch (bpf_get_smp_processor_id() & (RINGS - 1)) {
 #if RINGS > 1
-	case 1:
-		return closes_1.ringbuf_output(conn, sizeof(*conn), BPF_RB_NO_WAKEUP);
+	case 1: return closes_1.ringbuf_output(conn, sizeof(*conn), BPF_RB_NO_WAKEUP);
 #endif
 #if RINGS > 2
-	case 2:
-		return closes_2.ringbuf_output(conn, sizeof(*conn), BPF_RB_NO_WAKEUP);
-	case 3:
-		return closes_3.ringbuf_output(conn, sizeof(*conn), BPF_RB_NO_WAKEUP);
+	case 2: return closes_2.ringbuf_output(conn, sizeof(*conn), BPF_RB_NO_WAKEUP);
+	case 3: return closes_3.ringbuf_output(conn, sizeof(*conn), BPF_RB_NO_WAKEUP);
 #endif
-	default:
-		return closes_0.ringbuf_output(conn, sizeof(*conn), BPF_RB_NO_WAKEUP);
+	default: return closes_0.ringbuf_output(conn, sizeof(*conn), BPF_RB_NO_WAKEUP);
 	}
 }
 
-static __always_inline void emit(struct conn_record *conn)
-{
-	conn->type = RECORD_CLOSE;
-	conn->flags |= CONN_EMITTED;
-	if (output(conn))
-		COUNT(ring_full);
-	else
-		COUNT(emitted);
-}
-
 /*
- * Most sockets are destroyed within the call that closed them, and a RST that
- * belongs to the close is sent in between: those leave at tcp_destroy_sock,
- * complete. A socket its application still holds could be destroyed hours
- * later: it leaves now.
+ * A RST of ours can still follow the record: where a process ended the
+ * connection without an error, and as the answer to data for a direction that
+ * was shut, which tcp_rcv_state_process() gives after tcp_reset() or tcp_done().
  */
-static __always_inline bool is_held(struct conn_record *conn)
+static __always_inline bool reset_may_follow(struct conn_record *conn, bool by_segment)
 {
-	if (conn->sk_flags & SK_FLAG_DEAD || conn->close_actor_file_ref == FILE_DEAD)
-		return false;
-	/* A never accepted child whose listener closes; one that was reset
-	 * stays in the accept queue until somebody takes it. */
-	return conn->close_actor_file_ref == FILE_ALIVE || conn->sk_err;
-}
-
-/*
- * A RST of ours can still follow a record that leaves now: after
- * connect(AF_UNSPEC), and as the answer to data for a direction that was shut.
- * For such data tcp_rcv_state_process() calls tcp_reset() or tcp_done() first,
- * which destroy an orphan; the answer comes last.
- */
-static __always_inline bool reset_may_follow(struct conn_record *conn, bool destroyed)
-{
-	if (conn->rst_sent_ns)
+	if (conn->rst_sent_ns || by_segment || conn->old_state == TCP_SYN_SENT)
 		return false;
 	if (conn->sk_err)
 		return conn->sk_shutdown & RCV_SHUTDOWN;
-	if (destroyed)
-		return conn->old_state == TCP_FIN_WAIT2 && !(conn->sk_flags & SK_FLAG_DONE) &&
-		       conn->tw_substate == TW_NONE;
-	return conn->flags & CONN_CLOSE_OWNED && conn->old_state != TCP_LAST_ACK &&
-	       conn->old_state != TCP_SYN_SENT;
+	return conn->tw_substate != TCP_FIN_WAIT2 && conn->tw_substate != TCP_TIME_WAIT;
 }
 
-static __always_inline void emit_if_held(struct conn_record *conn)
+/* Two tallies instead of a locked addition, which would wait for the record's
+ * way through the caches: see level(). */
+static __always_inline void emit(struct conn_record *conn, struct sock *sk, struct counters *slot,
+				 bool by_segment)
 {
-	if (!is_held(conn))
-		return;
-	if (reset_may_follow(conn, false))
+	conn->type = RECORD_CLOSE;
+	if (reset_may_follow(conn, by_segment))
 		conn->flags |= CONN_RESET_MAY_FOLLOW;
-	emit(conn);
+	if (output(conn))
+		COUNT(ring_full);
+	else
+		slot->emitted[level(sk)]++;
+}
+
+static __always_inline struct slot *hot_slot(u64 cookie)
+{
+	u32 index = cookie & (HOT_SLOTS - 1);
+
+	return slots.lookup(&index);
+}
+
+static __always_inline struct slot *cold_slot(u64 cookie)
+{
+	u32 index = HOT_SLOTS + (cookie & (SLOTS - 1));
+
+	return slots.lookup(&index);
 }
 
 static __always_inline struct conn_record *conn_find(u64 cookie)
 {
-	u32 index = cookie & (SLOTS - 1);
-	struct slot *slot;
+	struct slot *slot = hot_slot(cookie);
 
-	if (!cookie)
+	if (!cookie || !slot)
 		return NULL;
-	slot = slots.lookup(&index);
+	if (slot->conn.cookie == cookie)
+		return &slot->conn;
+	if (!slot->spilled)
+		return NULL;
+	slot = cold_slot(cookie);
 	if (!slot)
 		return NULL;
 	if (slot->conn.cookie == cookie)
 		return &slot->conn;
-	/* Nearly always nothing there, and the hash is cold memory. */
 	return slot->spilled ? conns.lookup(&cookie) : NULL;
 }
 
 /*
  * Whoever reads back its own claim alone owns the slot. Two that try at once
- * may both step back, never both go on; stepping back leads to the hash.
+ * may both step back, never both go on; stepping back leads further down.
  */
-static __always_inline struct conn_record *slot_take(u64 cookie, struct sock *sk)
+static __always_inline struct conn_record *slot_take(struct slot *slot, struct sock *sk)
 {
-	u32 index = cookie & (SLOTS - 1);
-	struct slot *slot = slots.lookup(&index);
-
 	if (!slot || slot->claims)
 		return NULL;
 	__sync_fetch_and_add(&slot->claims, 1);
@@ -391,57 +398,66 @@ static __always_inline struct conn_record *slot_take(u64 cookie, struct sock *sk
 	return &slot->conn;
 }
 
-static __always_inline struct conn_record *conn_spill(u64 cookie)
+static __always_inline struct conn_record *conn_spill(u64 cookie, struct sock *sk)
 {
-	u32 index = cookie & (SLOTS - 1);
+	struct slot *hot = hot_slot(cookie), *cold = cold_slot(cookie);
+	struct conn_record *conn, *zero;
 	int first = 0;
-	struct conn_record *zero = blank.lookup(&first);
-	struct slot *slot = slots.lookup(&index);
 
-	if (!zero || !slot || conns.update(&cookie, zero))
+	if (!hot || !cold)
 		return NULL;
-	__sync_fetch_and_add(&slot->spilled, 1);
-	return conns.lookup(&cookie);
+	conn = slot_take(cold, sk);
+	if (!conn) {
+		zero = blank.lookup(&first);
+		if (!zero || conns.update(&cookie, zero))
+			return NULL;
+		__sync_fetch_and_add(&cold->spilled, 1);
+		conn = conns.lookup(&cookie);
+	}
+	__sync_fetch_and_add(&hot->spilled, 1);
+	return conn;
 }
 
 static __always_inline struct conn_record *conn_create(struct sock *sk)
 {
 	u64 cookie = bpf_get_socket_cookie(sk);
-	struct conn_record *conn = slot_take(cookie, sk);
+	struct conn_record *conn = slot_take(hot_slot(cookie), sk);
 
 	if (!conn)
-		conn = conn_spill(cookie);
+		conn = conn_spill(cookie, sk);
 	if (conn)
 		conn->cookie = cookie;
 	return conn;
 }
 
-/* The twin of on_destroy_sock finds nothing any more: the cookie goes first. */
+static __always_inline void slot_free(struct slot *slot)
+{
+	slot->conn.cookie = 0;
+	__sync_fetch_and_add(&slot->claims, -1);
+}
+
 static __always_inline void conn_release(struct conn_record *conn)
 {
 	u64 cookie = conn->cookie;
-	u32 index = cookie & (SLOTS - 1);
-	struct slot *slot = slots.lookup(&index);
+	struct slot *hot = hot_slot(cookie), *cold = cold_slot(cookie);
 
-	if (!slot)
+	if (!hot || !cold)
 		return;
-	if (slot->conn.cookie == cookie) {
-		slot->conn.cookie = 0;
-		__sync_fetch_and_add(&slot->claims, -1);
-	} else if (!conns.delete(&cookie)) {
-		__sync_fetch_and_add(&slot->spilled, -1);
+	if (hot->conn.cookie == cookie) {
+		slot_free(hot);
+		return;
 	}
+	if (cold->conn.cookie == cookie)
+		slot_free(cold);
+	else if (!conns.delete(&cookie))
+		__sync_fetch_and_add(&cold->spilled, -1);
+	__sync_fetch_and_add(&hot->spilled, -1);
 }
 
-/* connect(). A socket that connects again keeps its cookie. */
-static __always_inline struct conn_record *conn_connect(struct conn_record *conn, struct sock *sk)
+static __always_inline struct conn_record *conn_connect(struct sock *sk)
 {
-	if (conn) {
-		if (conn->state == TCP_CLOSE && !(conn->flags & CONN_EMITTED))
-			emit(conn);
-		conn_release(conn);
-	}
-	conn = conn_create(sk);
+	struct conn_record *conn = conn_create(sk);
+
 	if (conn)
 		conn->flags = CONN_OPENED_ACTIVE;
 	return conn;
@@ -480,8 +496,8 @@ static __always_inline bool is_own_act(struct conn_record *conn, bool by_segment
 /* What the change means for the record: when, and which counters and whose
  * name belong to that moment. One copy of the reading code serves them all. */
 static __always_inline void on_new_state(struct conn_record *conn, struct sock *sk,
-					 struct tcp_sock *tp, int old, int new, u64 now,
-					 bool by_segment)
+					 struct tcp_sock *tp, struct counters *slot, int old,
+					 int new, u64 now, bool by_segment)
 {
 	struct tcp_counts *moment = NULL;
 	struct actor *actor = NULL;
@@ -493,9 +509,7 @@ static __always_inline void on_new_state(struct conn_record *conn, struct sock *
 		actor = &conn->opener;
 		conn->opened_ns = now;
 		break;
-	case TCP_ESTABLISHED:
-		conn->established_ns = now;
-		break;
+	case TCP_ESTABLISHED: conn->established_ns = now; break;
 	case TCP_FIN_WAIT1:
 	case TCP_LAST_ACK:
 		/* The FIN is queued here, in the process that asked for it. */
@@ -528,17 +542,17 @@ static __always_inline void on_new_state(struct conn_record *conn, struct sock *
 		take_counts(moment, tp);
 	if (actor)
 		take_actor(actor, sk);
-	if (new == TCP_CLOSE)
-		emit_if_held(conn);
+	if (new == TCP_CLOSE) {
+		emit(conn, sk, slot, by_segment);
+		conn_release(conn);
+	}
 }
 
 static __always_inline void count_no_room(int new)
 {
 	COUNT(conn_create_failed);
-	if (new == TCP_CLOSE) {
-		COUNT(closes);
+	if (new == TCP_CLOSE)
 		COUNT(conn_map_full);
-	}
 }
 
 int on_set_state(u64 *ctx)
@@ -547,6 +561,7 @@ int on_set_state(u64 *ctx)
 	int old = ctx[1], new = ctx[2];
 	bool connecting = new == TCP_SYN_SENT;
 	struct conn_record *conn;
+	struct counters *slot;
 	struct tcp_sock *tp;
 	bool by_segment;
 	u64 now;
@@ -558,12 +573,17 @@ int on_set_state(u64 *ctx)
 	/* The other copy was here first: see the top of the file. */
 	if (conn && conn->state == new && (old != new || conn->reclosed_ns))
 		return 0;
+	slot = counters();
+	if (!slot || (!conn && new == TCP_CLOSE && is_noted(slot->last_closed, sk)))
+		return 0;
 	/* NULL for what is not TCP: MPTCP's own socket, DCCP. */
 	tp = bpf_skc_to_tcp_sock(sk);
 	if (!tp)
 		return 0;
+	if (connecting && conn)
+		conn_release(conn);
 	if (connecting)
-		conn = conn_connect(conn, sk);
+		conn = conn_connect(sk);
 	else if (!conn)
 		conn = conn_meet(sk, old);
 	if (!conn) {
@@ -580,10 +600,12 @@ int on_set_state(u64 *ctx)
 	conn->states_seen |= 1 << new;
 	by_segment = is_by_segment(sk, tp, old, new);
 	now = time_of(tp, by_segment);
-	if (old != new)
-		on_new_state(conn, sk, tp, old, new, now, by_segment);
-	else
+	if (old == new)
 		conn->reclosed_ns = now; /* close() after shutdown() */
+	else
+		on_new_state(conn, sk, tp, slot, old, new, now, by_segment);
+	if (new == TCP_CLOSE)
+		note(slot->last_closed, sk);
 	return 0;
 }
 
@@ -616,45 +638,50 @@ static __always_inline void take_reset(struct conn_record *conn, u64 *ctx)
 #endif
 }
 
-/* The record has left without this RST: send what it takes to join them. Rare,
- * so one ring does for all CPUs. */
-static __always_inline void amend(u64 cookie, u64 closed_ns, u64 *ctx)
+/* The record has left without this RST: send what it takes to join them. One
+ * ring does for all CPUs. */
+static __always_inline void amend(u64 cookie, u64 *ctx)
 {
 	struct conn_record *late = closes_0.ringbuf_reserve(sizeof(*late));
 
 	if (!late) {
-		COUNT(ring_full);
+		COUNT(resets_lost);
 		return;
 	}
 	__builtin_memset(late, 0, sizeof(*late));
 	late->type = RECORD_RESET;
 	late->cookie = cookie;
-	late->closed_ns = closed_ns;
 	late->state = TCP_CLOSE;
 	take_reset(late, ctx);
+	late->closed_ns = late->rst_sent_ns;
 	closes_0.ringbuf_submit(late, BPF_RB_NO_WAKEUP);
 	COUNT(resets_amended);
 }
 
 /* (sk, skb, reason); skb == NULL means nothing asked for this RST but
- * ourselves. The first RST is the one that counts, so the twin may run for the
- * same event. */
+ * ourselves. Before CLOSE the first RST is the one that counts, so the twin may
+ * run for the same event. */
 int on_send_reset(u64 *ctx)
 {
 	struct sock *sk = (struct sock *)ctx[0];
 	u64 cookie = cookie_of_full_socket(sk);
 	struct conn_record *conn = conn_find(cookie);
+	struct counters *slot = counters();
 
-	/* An answer to a segment that did not fit the handshake ends nothing. */
-	if (conn && ctx[1] && (conn->state == TCP_SYN_SENT || conn->state == TCP_SYN_RECV))
+	if (!cookie || !slot)
 		return 0;
-	if (conn && !conn->rst_sent_ns) {
-		take_reset(conn, ctx);
-		if (conn->flags & CONN_EMITTED)
-			amend(cookie, conn->closed_ns, ctx);
-	} else if (cookie && !conn && sk->skc_state == TCP_CLOSE) {
-		amend(cookie, 0, ctx);
+	if (!conn) {
+		if (sk->skc_state != TCP_CLOSE || is_noted(slot->last_reset, sk))
+			return 0;
+		amend(cookie, ctx);
+		note(slot->last_reset, sk);
+		return 0;
 	}
+	/* An answer to a segment that did not fit the handshake ends nothing. */
+	if (ctx[1] && (conn->state == TCP_SYN_SENT || conn->state == TCP_SYN_RECV))
+		return 0;
+	if (!conn->rst_sent_ns)
+		take_reset(conn, ctx);
 	return 0;
 }
 
@@ -670,28 +697,6 @@ int on_receive_reset(u64 *ctx)
 	return 0;
 }
 
-int on_destroy_sock(u64 *ctx)
-{
-	struct conn_record *conn = conn_find(cookie_of_full_socket((struct sock *)ctx[0]));
-
-	if (!conn)
-		return 0;
-	if (!(conn->flags & CONN_EMITTED)) {
-		if (conn->state != TCP_CLOSE) {
-			/* A socket is destroyed in CLOSE only: that change was missed. */
-			conn->flags |= CONN_GAP | CONN_CLOSED_ON_DESTROY;
-			conn->closed_ns = bpf_ktime_get_ns();
-			COUNT(gaps);
-			COUNT(closes);
-		}
-		if (reset_may_follow(conn, true))
-			conn->flags |= CONN_RESET_MAY_FOLLOW;
-		emit(conn);
-	}
-	conn_release(conn);
-	return 0;
-}
-
 /* Freed memory of a socket keeps its bytes until it is used again: a socket
  * that still bears its cookie is gone all the same once it is in CLOSE. */
 static __always_inline bool is_socket_gone(struct slot *slot)
@@ -702,20 +707,7 @@ static __always_inline bool is_socket_gone(struct slot *slot)
 
 	bpf_probe_read_kernel(&cookie, sizeof(cookie), &sk->skc_cookie);
 	bpf_probe_read_kernel(&state, sizeof(state), (void *)&sk->skc_state);
-	return cookie != slot->conn.cookie || (state == TCP_CLOSE && slot->conn.state != TCP_CLOSE);
-}
-
-static __always_inline void bury(struct conn_record *conn)
-{
-	if (!(conn->flags & CONN_EMITTED)) {
-		if (conn->state == TCP_CLOSE) {
-			emit(conn);
-		} else {
-			COUNT(closes);
-			COUNT(unseen);
-		}
-	}
-	conn_release(conn);
+	return cookie != slot->conn.cookie || state == TCP_CLOSE;
 }
 
 /*
@@ -736,10 +728,12 @@ int on_sweep(u64 *ctx)
 			break;
 		if (!slot->conn.cookie || !is_socket_gone(slot))
 			continue;
-		if (slot->doubted == slot->conn.cookie)
-			bury(&slot->conn);
-		else
+		if (slot->doubted != slot->conn.cookie) {
 			slot->doubted = slot->conn.cookie;
+			continue;
+		}
+		COUNT(unseen);
+		conn_release(&slot->conn);
 	}
 	return 0;
 }

@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Join late RST reports to the closes they belong to.
 
-Some records leave the kernel before a RST that may follow: those of sockets an
-application still holds, and those of orphans that late data reached, which are destroyed
-before the data is answered. The kernel side marks them CONN_RESET_MAY_FOLLOW and sends a
-RECORD_RESET with the same cookie within microseconds if the RST comes; with the same
-`closed_ns` too, or 0 where the socket is gone: then it is the cookie's last close.
+A record leaves the kernel when its socket reaches CLOSE; most RSTs that belong to a close
+are sent after that. The kernel side marks a record that a RST can still follow
+CONN_RESET_MAY_FOLLOW, and sends a RECORD_RESET with the same cookie within microseconds if
+the RST comes: it belongs to the cookie's last close before it.
 """
 
 from __future__ import annotations
@@ -105,12 +104,10 @@ def _match(waiting: Records, resets: Records) -> tuple[NDArray[np.intp], NDArray
     last = np.searchsorted(cookies, resets["cookie"], side="right") - 1
     targets = np.maximum(last, 0)
     # A socket may be connected and closed again: step back to the close that is meant.
-    exact = resets["closed_ns"] != 0
     while True:
         same = cookies[targets] == resets["cookie"]
-        earlier = exact & same & (closed[targets] > resets["closed_ns"]) & (targets > 0)
+        later = same & (closed[targets] > resets["rst_sent_ns"])
+        earlier = later & (targets > 0)
         if not earlier.any():
-            break
+            return order[targets], same & ~later
         targets = targets - earlier
-    found = same & (~exact | (closed[targets] == resets["closed_ns"]))
-    return order[targets], found

@@ -36,15 +36,13 @@ BLOCK_RECORDS = 16_384
 """Records judged at once: a column finds the lines the last one left in the cache."""
 
 RECORD_CLOSE = int(RecordType.CLOSE)
-GAP, CLOSED_ON_DESTROY = int(ConnFlag.GAP), int(ConnFlag.CLOSED_ON_DESTROY)
-MISSED = GAP | CLOSED_ON_DESTROY
+GAP = int(ConnFlag.GAP)
 DEAD = int(SkFlag.DEAD)
 SENT = int(RstFlag.SENT_ACTIVE | RstFlag.SENT_REPLY)
 ENDED_BY_RST = int(RstFlag.SENT_AFTER_CLOSE | RstFlag.RECEIVED)
 UNKNOWN = int(Kind.UNKNOWN)
 NOBODY, DESTROYER = int(Actor.NOBODY), int(Actor.DESTROYER)
 NO_HOW, EXIT = np.uint8(How.NONE), np.uint8(How.EXIT)
-CLOSE_MISSED = int(Reason.CLOSE_MISSED)
 GRACEFUL_FIRST, GRACEFUL_LAST = int(Reason.FIN_CARRIED_ACK), int(Reason.CLOSING_UNSEEN)
 PEER_FIRST = 1 << TcpState.CLOSE_WAIT | 1 << TcpState.LAST_ACK
 WE_FIRST = 1 << TcpState.FIN_WAIT1 | 1 << TcpState.FIN_WAIT2 | 1 << TcpState.CLOSING
@@ -120,11 +118,10 @@ def _sound(records: Records, old: npt.NDArray[np.uint8], reasons: Reasons) -> Ma
     flags = records["flags"]
     both = ((states & PEER_FIRST) != 0) & ((states & WE_FIRST) != 0)
     closes = records["type"] == RECORD_CLOSE
-    sound: Mask = closes & _OLD_STATE_IS_SOUND[old] & ~both & ((flags & MISSED) == 0)
+    sound: Mask = closes & _OLD_STATE_IS_SOUND[old] & ~both & ((flags & GAP) == 0)
     if not sound.all():
         reasons[closes & both] = Reason.CONTRADICTION
         reasons[closes & ((flags & GAP) != 0)] = Reason.GAP
-        reasons[closes & ((flags & CLOSED_ON_DESTROY) != 0)] = Reason.CLOSE_MISSED
     return sound
 
 
@@ -134,8 +131,8 @@ def _fin_wait2_done(records: Records) -> Mask:
     flags = records["sk_flags"]
     done = (flags & DONE) != 0
     mini = _TIME_WAIT[records["tw_substate"]] == TRUE
-    # Data in the acknowledging segment is answered with a RST, but only after
-    # tcp_destroy_sock, unseen: without a mini-socket no data may have come.
+    # Data in the acknowledging segment is answered with a RST, whose report may be
+    # lost: without a mini-socket no data may have come.
     at_fin_sent, at_fin_acked = records["at_fin_sent"], records["at_fin_acked"]
     handed_over = (
         ((flags & DEAD) != 0)
@@ -151,7 +148,7 @@ def _fin_wait2_done(records: Records) -> Mask:
 
 def _time_wait(records: Records, verdicts: Verdicts) -> npt.NDArray[np.uint8]:
     # Only FIN_WAIT2->CLOSE and CLOSING->CLOSE make a mini-socket. Where nothing
-    # else is known of the record the lookup still counts, if CLOSE was there to make it.
+    # else is known of the record the lookup still counts.
     old = records["old_state"]
     kind = verdicts["kind"]
     reasons = verdicts["reason"]
@@ -160,7 +157,6 @@ def _time_wait(records: Records, verdicts: Verdicts) -> npt.NDArray[np.uint8]:
     time_wait: npt.NDArray[np.uint8] = np.where(
         possible | (kind == UNKNOWN), _TIME_WAIT[records["tw_substate"]], np.uint8(FALSE)
     )
-    time_wait[reasons == CLOSE_MISSED] = NULL
     return time_wait
 
 

@@ -133,9 +133,7 @@ class ConnFlag(IntFlag):
     MPTCP_SUBFLOW = 1 << 3
     CLOSE_OWNED = 1 << 4
     FIN_ACKED_OWNED = 1 << 5
-    EMITTED = 1 << 6
-    RESET_MAY_FOLLOW = 1 << 7
-    CLOSED_ON_DESTROY = 1 << 8
+    RESET_MAY_FOLLOW = 1 << 6
 
 
 class FileRef(IntEnum):

@@ -45,7 +45,6 @@ class Reason(IntEnum):
     # unknown
     NOT_A_CLOSE = 0
     GAP = 1
-    CLOSE_MISSED = 2
     CONTRADICTION = 3
     UNEXPLAINED = 4
     NO_ERROR_NO_RST = 5
@@ -151,7 +150,6 @@ _NO, _FOUR, _THREE = Handshake.NONE, Handshake.FOUR_WAY, Handshake.THREE_WAY
 RULES: dict[Reason, Rule] = {
     Reason.NOT_A_CLOSE: _unknown(),
     Reason.GAP: _unknown(),
-    Reason.CLOSE_MISSED: _unknown(),
     Reason.CONTRADICTION: _unknown(),
     Reason.UNEXPLAINED: _unknown(),
     Reason.NO_ERROR_NO_RST: _unknown(),

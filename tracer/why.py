@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from tracer.verdict import Reason
 from tracer.why_abortive import ABORTIVE
-from tracer.why_facts import Facts, Sentence, always
+from tracer.why_facts import Facts, Sentence
 from tracer.why_graceful import GRACEFUL
 
 __all__ = ("SENTENCES", "Facts", "why")
@@ -19,9 +19,6 @@ UNKNOWN: dict[Reason, Sentence] = {
     Reason.GAP: lambda f: (
         f"a transition of this socket was missed (the last one came from {f.old_state}), "
         "so the verdict is left open"
-    ),
-    Reason.CLOSE_MISSED: always(
-        "the transition to CLOSE itself was missed: only the end of the socket was seen"
     ),
     Reason.CONTRADICTION: lambda f: (
         f"the evidence contradicts itself (CLOSE from {f.old_state}), so the verdict is left open"

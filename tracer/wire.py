@@ -122,17 +122,19 @@ CLOSE_DTYPE = np.dtype(
 
 COUNTERS_DTYPE = np.dtype(
     [
-        ("closes", _U64),
-        ("emitted", _U64),
+        ("emitted", _U64, (2,)),
         ("ring_full", _U64),
         ("conn_map_full", _U64),
+        ("unseen", _U64),
         ("conn_create_failed", _U64),
         ("unknown_sockets", _U64),
         ("gaps", _U64),
         ("taken_over", _U64),
         ("resets_amended", _U64),
-        ("unseen", _U64),
-        ("reserved", _U64, (6,)),
+        ("resets_lost", _U64),
+        ("last_closed", _U64, (2,)),
+        ("last_reset", _U64, (2,)),
+        ("reserved", _U64),
     ],
     align=True,
 )

@@ -242,7 +242,7 @@ def noise(rng: np.random.Generator, count: int) -> Records:
     made = raw.view(CLOSE_DTYPE).reshape(count)
     likely = rng.random(count) < 0.9
     made["type"][likely] = 1
-    made["flags"][likely] &= ~np.uint32(ConnFlag.GAP | ConnFlag.CLOSED_ON_DESTROY)
+    made["flags"][likely] &= ~np.uint32(ConnFlag.GAP)
     made["old_state"][likely] = rng.integers(1, 12, count, np.uint8)[likely]
     made["states_seen"][likely] = (1 << made["old_state"][likely]).astype(np.uint16)
     for moment in ("at_fin_received", "at_fin_sent", "at_fin_acked", "at_close"):

@@ -74,11 +74,23 @@ def test_nobody_waits_longer_than_hold() -> None:
 
 
 def test_another_close_of_the_same_socket() -> None:
-    """The same cookie with another time of CLOSE is not amended; the report is counted."""
+    """A socket that was connected again: each report amends the last close before it."""
     amender = Amender()
-    stray = resets(closes(1))
-    stray["closed_ns"] += 1
-    out = amender.feed(np.concatenate((closes(1, may_follow=True), stray)), T0 + 2 * HOLD_NS)
+    twice = np.concatenate((closes(1, may_follow=True), closes(1, may_follow=True)))
+    twice["closed_ns"] = [T0, T0 + 100]
+    reports = resets(twice)
+    reports["rst_reason"] = [11, 14]
+    out = amender.feed(np.concatenate((twice, reports)), T0 + 200)
+    assert out["rst_reason"].tolist() == [11, 14]
+
+
+def test_report_older_than_the_close() -> None:
+    """A report of before the CLOSE belongs to another one, and is counted."""
+    amender = Amender()
+    held = closes(1, may_follow=True)
+    stray = resets(held)
+    stray["rst_sent_ns"] = held["closed_ns"] - 1
+    out = amender.feed(np.concatenate((held, stray)), T0 + 2 * HOLD_NS)
     assert out["rst_flags"].tolist() == [0]
     assert amender.unmatched == 1
 

@@ -627,14 +627,6 @@ ATTEMPTS: list[tuple[str, Made, Reason]] = [
 CONTRADICTIONS: list[tuple[str, Made, Reason]] = [
     ("a gap", lambda: b.passive(flags=ConnFlag.GAP), Reason.GAP),
     ("a gap before a reset", lambda: b.reset(flags=ConnFlag.GAP), Reason.GAP),
-    ("CLOSE missed", lambda: b.active(flags=ConnFlag.CLOSED_ON_DESTROY), Reason.CLOSE_MISSED),
-    (
-        "CLOSE missed: the record has nothing of its end",
-        lambda: b.record(
-            flags=ConnFlag.GAP | ConnFlag.CLOSED_ON_DESTROY, old_state=0, tw_substate=0
-        ),
-        Reason.CLOSE_MISSED,
-    ),
     ("an amendment alone", lambda: b.record(type=2), Reason.NOT_A_CLOSE),
     ("from LISTEN", lambda: b.record(old_state=S.LISTEN), Reason.NOT_A_CLOSE),
     ("from CLOSE", lambda: b.record(old_state=S.CLOSE), Reason.NOT_A_CLOSE),
@@ -760,7 +752,6 @@ def test_a_handshake_has_evidence_and_nothing_else_has() -> None:
         (lambda: b.aborted(**FIN_WAIT2, unread=5), FALSE),
         (lambda: b.active(flags=ConnFlag.GAP), TRUE),
         (lambda: b.reset(flags=ConnFlag.GAP), NULL),
-        (lambda: b.record(flags=ConnFlag.CLOSED_ON_DESTROY, old_state=0, tw_substate=0), NULL),
     ],
 )
 def test_time_wait(made: Made, expected: int) -> None:
@@ -782,7 +773,7 @@ ACTORS = [
 
 
 @pytest.mark.parametrize(("flags", "file", "code", "how", "number", "known"), ACTORS)
-def test_how_our_fin_was_queued(  # noqa: PLR0917
+def test_how_our_fin_was_queued(
     flags: ActorFlag, file: FileRef, code: int, how: How, number: int, known: int
 ) -> None:
     """close(), shutdown(), a death with its signal or status; a bystander never."""

@@ -205,7 +205,7 @@ def test_words_that_watch_abbreviates_are_known() -> None:
         (" Active ", [("kind", "active")]),
         ("unknown", [("kind", "unknown"), ("cause", "unknown")]),
         ("late_data", [("cause", "data_after_close")]),
-        ("4+data", [("handshake", "four_way")]),
+        ("4data", [("handshake", "four_way")]),
         ("ECONNRESET", [("cause", "peer")]),
         ("none", []),
         ("unred_data", []),

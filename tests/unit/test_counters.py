@@ -67,16 +67,19 @@ def test_names_are_those_of_the_struct() -> None:
     body = re.search(r"struct counters \{(.*?)\n\};", RECORDS_H.read_text(), re.DOTALL)
     assert body is not None
     fields = re.findall(r"fw_u64 (\w+)(?:\[(\d+)\])?;", body[1])
-    assert [name for name, _ in fields if name != "reserved"] == list(counters._NAMES)
+    words = [name for name, count in fields for _ in range(int(count or 1))]
+    assert words[: len(counters._NAMES)] == list(counters._NAMES)
+    assert set(words[len(counters._NAMES) :]) == {"last_closed", "last_reset", "reserved"}
     assert sum(int(count or 1) for _, count in fields) * 8 == counters._SLOT_BYTES
 
 
 @pytest.mark.usefixtures("fdinfo")
 def test_totals_are_sums_over_all_slots(fd: int) -> None:
     read = Counters(fd, 64, {"set_state": 12}).read()
-    assert read["closes"] == 1 + 10 + (1 << 40)
-    rest = counters._NAMES[1:]
-    assert {name: read[name] for name in rest} == {name: 12 + n for n, name in enumerate(rest)}
+    assert read["emitted"] == 1 + 2 + 10 + 10 + (1 << 40)
+    rest = counters._NAMES[2:]
+    assert {name: read[name] for name in rest} == {name: 13 + n for n, name in enumerate(rest)}
+    assert read["closes"] == sum(read[name] for name in counters._CLOSES)
 
 
 @pytest.mark.usefixtures("fdinfo")
@@ -90,7 +93,7 @@ def test_later_counts_are_seen_without_a_call(fd: int) -> None:
 
 @pytest.mark.usefixtures("fdinfo")
 def test_slots_beyond_the_last_cpu_are_not_read(fd: int) -> None:
-    assert Counters(fd, 1, {"set_state": 12}).read()["closes"] == 1
+    assert Counters(fd, 1, {"set_state": 12}).read()["ring_full"] == 3
 
 
 @pytest.mark.usefixtures("fdinfo")

@@ -12,18 +12,21 @@ import numpy as np
 __all__ = ("Counters",)
 
 _SLOT_BYTES = 128  # struct counters
+# In the order of the struct, whose two tallies of `emitted` are added up.
 _NAMES = (
-    "closes",
+    "emitted",
     "emitted",
     "ring_full",
     "conn_map_full",
+    "unseen",
     "conn_create_failed",
     "unknown_sockets",
     "gaps",
     "taken_over",
     "resets_amended",
-    "unseen",
+    "resets_lost",
 )
+_CLOSES = ("emitted", "ring_full", "conn_map_full", "unseen")
 
 
 class Counters:
@@ -44,7 +47,10 @@ class Counters:
         a recursion miss. What the first copy missed and the twin took over is not missed.
         """
         totals = self._slots.sum(axis=0).tolist()
-        counts: dict[str, Any] = dict(zip(_NAMES, totals, strict=False))
+        counts: dict[str, Any] = dict.fromkeys(_NAMES, 0)
+        for name, total in zip(_NAMES, totals, strict=False):
+            counts[name] += total
+        counts["closes"] = sum(counts[name] for name in _CLOSES)
         programs = {name: program_figures(fd) for name, fd in self._programs.items()}
         interrupted = programs["set_state"].get("recursion_misses", 0)
         counts["interrupted"] = interrupted

@@ -37,8 +37,6 @@ if TYPE_CHECKING:
 # A twin must come after its first copy: it looks at what that one has done. The changes of
 # state come last: a close they report has all other evidence it could have.
 PROGRAMS = (
-    ("destroy_sock", "on_destroy_sock", "tcp_destroy_sock", False),
-    ("destroy_sock_twin", "on_destroy_sock", "tcp_destroy_sock", True),
     ("receive_reset", "on_receive_reset", "tcp_receive_reset", False),
     ("receive_reset_twin", "on_receive_reset", "tcp_receive_reset", True),
     ("send_reset", "on_send_reset", "tcp_send_reset", False),

@@ -32,6 +32,7 @@ __all__ = ("KernelSource", "Sizes", "hz", "realtime_minus_monotonic_ns")
 RECORD_BYTES: Final = 464  # struct conn_record; tests/unit/test_wire.py holds it to records.h
 STRIDE: Final = 8 + RECORD_BYTES
 SWEEP_SLOTS: Final = 256
+HOT_SLOTS: Final = 128  # of teardown.bpf.c
 RINGS_MAX: Final = 4  # as many as teardown.bpf.c declares
 
 
@@ -119,7 +120,7 @@ class KernelSource:
 
         A few microseconds per hundred slots. What is found shows in counters() as `unseen`.
         """
-        for first in range(0, self.manifest["slots"], SWEEP_SLOTS):
+        for first in range(0, HOT_SLOTS + self.manifest["slots"], SWEEP_SLOTS):
             test_run(self._fds["prog:sweep"], first)
 
     def stop_following(self) -> None:

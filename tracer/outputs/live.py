@@ -40,7 +40,7 @@ CAUSE_WORDS: Final = {
 SEGMENTS: Final = {
     ("three_way", "fin"): "3",
     ("four_way", "pure"): "4",
-    ("four_way", "data"): "4+data",
+    ("four_way", "data"): "4data",  # with a WAIT of five beside it: no room for more
     ("simultaneous", "pure"): "4",
 }
 BARE_SEGMENTS: Final = {"three_way": "3", "four_way": "4", "simultaneous": "4"}
