@@ -13,7 +13,7 @@ from tests.truth.mixed import SCENARIOS
 from tests.truth.sockets import Flavour
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from tests.truth.netns import Net
@@ -34,6 +34,8 @@ ON_LOOPBACK = {
 ON_WIRE = {Flavour.V4: 12, Flavour.V6: 11}
 # A segment repeated because the host was busy can blur the evidence; then null is right.
 UNDECIDED_MAX = 1
+# Where the host ran no program for a transition, the kind is made again.
+TRIES = 3
 
 
 def cases(*, wired: bool) -> Iterator[object]:
@@ -54,6 +56,17 @@ def check(entry: Scenario, run: bench.Run, *, server_first: bool) -> None:
     assert len(report.undecided) <= UNDECIDED_MAX, report.text(limit=3)
     wrong = records_against_intent(entry, run, server_first=server_first)
     assert not wrong, f"{len(wrong)} of {len(run.records)}\n" + "\n".join(wrong[:3])
+
+
+def made_whole(run: Callable[[], bench.Run], watch: Watch) -> bench.Run:
+    """Run until the host ran the programs for every transition; anything else is as it is."""
+    for _ in range(TRIES - 1):
+        result = run()
+        report = result.report
+        told = report.missing and watch.accounts_for(len(report.missing), result.lost_before)
+        if not (report.unrun or told):
+            return result
+    return run()
 
 
 def play(
@@ -85,9 +98,10 @@ def test_on_loopback(
     def traffic() -> list[Made]:
         return play(entry, loopback_net, ON_LOOPBACK, server_first=server_first)
 
-    check(
-        entry, bench.run(loopback_net, tmp_path, traffic, tracer_watch), server_first=server_first
-    )
+    def run() -> bench.Run:
+        return bench.run(loopback_net, tmp_path, traffic, tracer_watch)
+
+    check(entry, made_whole(run, tracer_watch), server_first=server_first)
 
 
 @pytest.mark.parametrize(("name", "server_first"), list(cases(wired=True)))
@@ -104,4 +118,7 @@ def test_on_wire(
     def traffic() -> list[Made]:
         return play(entry, net, ON_WIRE, server_first=server_first, wire=wired_net.wire)
 
-    check(entry, bench.run(net, tmp_path, traffic, tracer_watch), server_first=server_first)
+    def run() -> bench.Run:
+        return bench.run(net, tmp_path, traffic, tracer_watch)
+
+    check(entry, made_whole(run, tracer_watch), server_first=server_first)

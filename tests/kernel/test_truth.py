@@ -27,6 +27,8 @@ CONNECTIONS = 1_100
 CLOSES_MIN = 2_000
 # At most one in so many may be left undecided: a repeated segment can blur the evidence.
 UNDECIDED_PER = 1_000
+# And where the host runs no programs on top of some thread, a burst of segments comes there.
+UNRUN_PER = 20
 LOAD_CONNECTIONS = 20_000
 LOAD_S = 60.0
 SETTLED_S = 10.0
@@ -65,7 +67,9 @@ def check(run: bench.Run, watch: Watch, seed: int) -> None:
     assert not report.extra, f"seed {seed}: {report.text()}"
     told = watch.accounts_for(len(report.missing), run.lost_before)
     assert told, f"seed {seed}: {report.text()}"
-    assert len(report.undecided) * UNDECIDED_PER <= report.closes, f"seed {seed}: {report.text()}"
+    assert report.unrun * UNRUN_PER <= report.closes, f"seed {seed}: {report.text()}"
+    blurred = len(report.undecided) - report.unrun
+    assert blurred * UNDECIDED_PER <= report.closes, f"seed {seed}: {report.text()}"
 
 
 @pytest.mark.parametrize("where", ["loopback_net", "veth_net"])

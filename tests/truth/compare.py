@@ -50,6 +50,15 @@ class Report:
         """
         return not (self.disagreed or self.missing or self.extra)
 
+    @property
+    def unrun(self) -> int:
+        """How many records are left open because the host ran no program for a transition.
+
+        Some hosts run no BPF programs at all on top of certain threads. The tracer cannot
+        see what happened then, but knows that something did, and says so in the record.
+        """
+        return sum(record["kind"] == "unknown" for _, record, _ in self.undecided)
+
     def summary(self) -> str:
         """One line of counts."""
         return (
