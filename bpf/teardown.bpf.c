@@ -24,7 +24,7 @@
 #define SEND_SHUTDOWN 2
 #define SHUTDOWN_BOTH 3
 #define ECONNABORTED 103
-#define TW_BUCKET_STEPS 32
+#define TW_BUCKET_STEPS 16
 #define HOT_SLOTS 128
 
 /*
@@ -48,7 +48,7 @@ struct slot {
 BPF_ARRAY(slots, struct slot, HOT_SLOTS + SLOTS);
 BPF_F_TABLE("hash", u64, struct conn_record, conns, CONN_MAX, BPF_F_NO_PREALLOC);
 
-/* A connection that has seen nothing yet; too large for the stack. */
+/* What a new element of the hash is made of; too large for the stack. */
 BPF_ARRAY(blank, struct conn_record, 1);
 
 /*
@@ -84,12 +84,7 @@ static __always_inline struct counters *counters(void)
 	return counts.lookup(&cpu);
 }
 
-#define COUNT(field)                                                                               \
-	do {                                                                                       \
-		struct counters *slot = counters();                                                \
-		if (slot)                                                                          \
-			__sync_fetch_and_add(&slot->field, 1);                                     \
-	} while (0)
+#define COUNT(slot, field) __sync_fetch_and_add(&(slot)->field, 1)
 
 /*
  * What runs on this CPU is a process, which owns the socket's lock, or a softirq
@@ -343,7 +338,7 @@ static __always_inline void emit(struct conn_record *conn, struct sock *sk, stru
 	if (reset_may_follow(conn, by_segment))
 		conn->flags |= CONN_RESET_MAY_FOLLOW;
 	if (output(conn))
-		COUNT(ring_full);
+		COUNT(slot, ring_full);
 	else
 		slot->emitted[level(sk)]++;
 }
@@ -393,7 +388,6 @@ static __always_inline struct conn_record *slot_take(struct slot *slot, struct s
 		__sync_fetch_and_add(&slot->claims, -1);
 		return NULL;
 	}
-	__builtin_memset(&slot->conn, 0, sizeof(slot->conn));
 	slot->sk = (u64)sk;
 	return &slot->conn;
 }
@@ -401,15 +395,15 @@ static __always_inline struct conn_record *slot_take(struct slot *slot, struct s
 static __always_inline struct conn_record *conn_spill(u64 cookie, struct sock *sk)
 {
 	struct slot *hot = hot_slot(cookie), *cold = cold_slot(cookie);
-	struct conn_record *conn, *zero;
+	struct conn_record *conn, *any;
 	int first = 0;
 
 	if (!hot || !cold)
 		return NULL;
 	conn = slot_take(cold, sk);
 	if (!conn) {
-		zero = blank.lookup(&first);
-		if (!zero || conns.update(&cookie, zero))
+		any = blank.lookup(&first);
+		if (!any || conns.update(&cookie, any))
 			return NULL;
 		__sync_fetch_and_add(&cold->spilled, 1);
 		conn = conns.lookup(&cookie);
@@ -418,15 +412,29 @@ static __always_inline struct conn_record *conn_spill(u64 cookie, struct sock *s
 	return conn;
 }
 
-static __always_inline struct conn_record *conn_create(struct sock *sk)
+/* A connection from here on. A socket that connects again keeps its cookie, and
+ * its place if its CLOSE went unseen. */
+static __always_inline struct conn_record *conn_start(struct conn_record *conn, struct sock *sk,
+						      struct counters *slot, int old, int new)
 {
 	u64 cookie = bpf_get_socket_cookie(sk);
-	struct conn_record *conn = slot_take(hot_slot(cookie), sk);
 
 	if (!conn)
+		conn = slot_take(hot_slot(cookie), sk);
+	if (!conn)
 		conn = conn_spill(cookie, sk);
-	if (conn)
-		conn->cookie = cookie;
+	if (!conn)
+		return NULL;
+	__builtin_memset(conn, 0, sizeof(*conn));
+	conn->cookie = cookie;
+	conn->state = old;
+	conn->states_seen = 1 << old;
+	if (new == TCP_SYN_SENT)
+		conn->flags = CONN_OPENED_ACTIVE;
+	else if (old == TCP_SYN_RECV)
+		conn->flags = CONN_OPENED_PASSIVE;
+	else
+		COUNT(slot, unknown_sockets); /* opened before we were attached */
 	return conn;
 }
 
@@ -452,32 +460,6 @@ static __always_inline void conn_release(struct conn_record *conn)
 	else if (!conns.delete(&cookie))
 		__sync_fetch_and_add(&cold->spilled, -1);
 	__sync_fetch_and_add(&hot->spilled, -1);
-}
-
-static __always_inline struct conn_record *conn_connect(struct sock *sk)
-{
-	struct conn_record *conn = conn_create(sk);
-
-	if (conn)
-		conn->flags = CONN_OPENED_ACTIVE;
-	return conn;
-}
-
-/* A socket met for the first time: a child that leaves SYN_RECV, or one that
- * was opened before we were attached. */
-static __always_inline struct conn_record *conn_meet(struct sock *sk, int old)
-{
-	struct conn_record *conn = conn_create(sk);
-
-	if (!conn)
-		return NULL;
-	conn->states_seen = 1 << old;
-	conn->state = old;
-	if (old == TCP_SYN_RECV)
-		conn->flags = CONN_OPENED_PASSIVE;
-	else
-		COUNT(unknown_sockets);
-	return conn;
 }
 
 /* Did whoever runs now make this CLOSE? close() that resets, disconnect and
@@ -548,11 +530,11 @@ static __always_inline void on_new_state(struct conn_record *conn, struct sock *
 	}
 }
 
-static __always_inline void count_no_room(int new)
+static __always_inline void count_no_room(struct counters *slot, int new)
 {
-	COUNT(conn_create_failed);
+	COUNT(slot, conn_create_failed);
 	if (new == TCP_CLOSE)
-		COUNT(conn_map_full);
+		COUNT(slot, conn_map_full);
 }
 
 int on_set_state(u64 *ctx)
@@ -580,21 +562,17 @@ int on_set_state(u64 *ctx)
 	tp = bpf_skc_to_tcp_sock(sk);
 	if (!tp)
 		return 0;
-	if (connecting && conn)
-		conn_release(conn);
-	if (connecting)
-		conn = conn_connect(sk);
-	else if (!conn)
-		conn = conn_meet(sk, old);
+	if (connecting || !conn)
+		conn = conn_start(conn, sk, slot, old, new);
 	if (!conn) {
-		count_no_room(new);
+		count_no_room(slot, new);
 		return 0;
 	}
 	if (is_twin())
-		COUNT(taken_over);
-	if (!connecting && conn->state != old) {
+		COUNT(slot, taken_over);
+	if (conn->state != old) {
 		conn->flags |= CONN_GAP;
-		COUNT(gaps);
+		COUNT(slot, gaps);
 	}
 	conn->state = new;
 	conn->states_seen |= 1 << new;
@@ -640,12 +618,12 @@ static __always_inline void take_reset(struct conn_record *conn, u64 *ctx)
 
 /* The record has left without this RST: send what it takes to join them. One
  * ring does for all CPUs. */
-static __always_inline void amend(u64 cookie, u64 *ctx)
+static __always_inline void amend(struct counters *slot, u64 cookie, u64 *ctx)
 {
 	struct conn_record *late = closes_0.ringbuf_reserve(sizeof(*late));
 
 	if (!late) {
-		COUNT(resets_lost);
+		COUNT(slot, resets_lost);
 		return;
 	}
 	__builtin_memset(late, 0, sizeof(*late));
@@ -655,7 +633,7 @@ static __always_inline void amend(u64 cookie, u64 *ctx)
 	take_reset(late, ctx);
 	late->closed_ns = late->rst_sent_ns;
 	closes_0.ringbuf_submit(late, BPF_RB_NO_WAKEUP);
-	COUNT(resets_amended);
+	COUNT(slot, resets_amended);
 }
 
 /* (sk, skb, reason); skb == NULL means nothing asked for this RST but
@@ -673,7 +651,7 @@ int on_send_reset(u64 *ctx)
 	if (!conn) {
 		if (sk->skc_state != TCP_CLOSE || is_noted(slot->last_reset, sk))
 			return 0;
-		amend(cookie, ctx);
+		amend(slot, cookie, ctx);
 		note(slot->last_reset, sk);
 		return 0;
 	}
@@ -718,22 +696,25 @@ static __always_inline bool is_socket_gone(struct slot *slot)
  */
 int on_sweep(u64 *ctx)
 {
+	struct counters *slot = counters();
 	u32 first = ctx[0], i;
 
+	if (!slot)
+		return 0;
 	for (i = 0; i < SWEEP_SLOTS; i++) {
 		u32 index = first + i;
-		struct slot *slot = slots.lookup(&index);
+		struct slot *place = slots.lookup(&index);
 
-		if (!slot)
+		if (!place)
 			break;
-		if (!slot->conn.cookie || !is_socket_gone(slot))
+		if (!place->conn.cookie || !is_socket_gone(place))
 			continue;
-		if (slot->doubted != slot->conn.cookie) {
-			slot->doubted = slot->conn.cookie;
+		if (place->doubted != place->conn.cookie) {
+			place->doubted = place->conn.cookie;
 			continue;
 		}
-		COUNT(unseen);
-		conn_release(&slot->conn);
+		COUNT(slot, unseen);
+		conn_release(&place->conn);
 	}
 	return 0;
 }

@@ -18,6 +18,7 @@ import socket
 import struct
 import sys
 import tempfile
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -195,19 +196,53 @@ def refused(error: bpf.LoadError) -> StageError:
 
 def attach_all(module: BPF, btf: Btf) -> dict[str, int]:
     """Load and attach every program; return program and link descriptors by name."""
+    loads = [Load(module, btf, *program) for program in PROGRAMS]
+    for load_ in loads:
+        load_.start()
     fds = {}
-    for name, function, tracepoint, twin in PROGRAMS:
-        btf_id = btf.find(f"btf_trace_{tracepoint}", KIND_TYPEDEF)
-        if btf_id is None:
-            raise StageError("btf", f"this kernel has no tracepoint {tracepoint}")
-        code = with_constant(module.dump_func(function.encode()), _TWIN_MARK, int(twin))
+    for load_ in loads:
+        fds[f"prog:{load_.name}"] = load_.result()
+    for load_ in loads:
+        name = load_.name
         try:
-            program = bpf.load_tracing(name, code, btf_id)
-            fds[f"prog:{name}"] = program
-            fds[f"link:{name}"] = bpf.attach_raw_tracepoint(name, program)
+            fds[f"link:{name}"] = bpf.attach_raw_tracepoint(name, fds[f"prog:{name}"])
         except bpf.LoadError as error:
             raise refused(error) from error
     return fds
+
+
+class Load(threading.Thread):
+    """One program on its way through the verifier, which takes a tenth of the start.
+
+    The kernel verifies several at once, and the system call lets other threads run.
+    """
+
+    def __init__(
+        self, module: BPF, btf: Btf, name: str, function: str, tracepoint: str, twin: bool
+    ) -> None:
+        """Look everything up; raises StageError when this kernel has no such tracepoint."""
+        super().__init__(name=name, daemon=True)
+        btf_id = btf.find(f"btf_trace_{tracepoint}", KIND_TYPEDEF)
+        if btf_id is None:
+            raise StageError("btf", f"this kernel has no tracepoint {tracepoint}")
+        self._btf_id = btf_id
+        self._code = with_constant(module.dump_func(function.encode()), _TWIN_MARK, int(twin))
+        self._fd = -1
+        self._error: bpf.LoadError | None = None
+
+    def run(self) -> None:
+        """Load; called by start()."""
+        try:
+            self._fd = bpf.load_tracing(self.name, self._code, self._btf_id)
+        except bpf.LoadError as error:
+            self._error = error
+
+    def result(self) -> int:
+        """Return the program's descriptor once it is loaded. Raises StageError."""
+        self.join()
+        if self._error is not None:
+            raise refused(self._error) from self._error
+        return self._fd
 
 
 def with_constant(code: bytes, mark: int, value: int) -> bytes:

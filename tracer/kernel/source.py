@@ -31,7 +31,7 @@ __all__ = ("KernelSource", "Sizes", "hz", "realtime_minus_monotonic_ns")
 
 RECORD_BYTES: Final = 464  # struct conn_record; tests/unit/test_wire.py holds it to records.h
 STRIDE: Final = 8 + RECORD_BYTES
-SWEEP_SLOTS: Final = 256
+SWEEP_SLOTS: Final = 64
 HOT_SLOTS: Final = 128  # of teardown.bpf.c
 RINGS_MAX: Final = 4  # as many as teardown.bpf.c declares
 
