@@ -315,6 +315,17 @@ static __always_inline long output(struct conn_record *conn)
 	}
 }
 
+/* May the segment that ended it have brought data? Not if none came at all since
+ * the FIN, the peer's where there was one. */
+static __always_inline bool data_came(struct conn_record *conn)
+{
+	bool peer_closed = conn->old_state == TCP_LAST_ACK || conn->old_state == TCP_CLOSING;
+	u32 before =
+		peer_closed ? conn->at_fin_received.data_segs_in : conn->at_fin_sent.data_segs_in;
+
+	return conn->at_close.data_segs_in != before;
+}
+
 /*
  * A RST of ours can still follow the record: where a process ended the
  * connection without an error, and as the answer to data for a direction that
@@ -325,7 +336,11 @@ static __always_inline bool reset_may_follow(struct conn_record *conn, bool by_s
 	if (conn->rst_sent_ns || by_segment || conn->old_state == TCP_SYN_SENT)
 		return false;
 	if (conn->sk_err)
-		return conn->sk_shutdown & RCV_SHUTDOWN;
+		return conn->sk_shutdown & RCV_SHUTDOWN && data_came(conn);
+	/* An orphan in FIN_WAIT2 that gets no mini-socket: data came, or no room. */
+	if (conn->old_state == TCP_FIN_WAIT2 && conn->sk_flags & SK_FLAG_DEAD &&
+	    conn->linger2 >= 0 && !data_came(conn))
+		return false;
 	return conn->tw_substate != TCP_FIN_WAIT2 && conn->tw_substate != TCP_TIME_WAIT;
 }
 

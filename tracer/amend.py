@@ -41,13 +41,16 @@ class Amender:
 
     def feed(self, records: Records, mono_ns: int) -> Records:
         """Return the closes that are final now. The common case is one look at two fields."""
-        if not len(self._held) and not len(self._early) and not _needs_care(records):
+        odd = _needs_care(records)
+        if not len(self._held) and not len(self._early) and not odd.any():
             return records
-        closes = records[records["type"] == RecordType.CLOSE]
-        resets = records[records["type"] == RecordType.RESET]
-        waiting = np.concatenate((self._held, closes))
-        amended = self._apply(waiting, np.concatenate((self._early, resets)), mono_ns)
-        return self._release(waiting, amended, mono_ns)
+        apart, plain = records[odd], records[~odd]
+        is_reset = apart["type"] == RecordType.RESET
+        waiting = np.concatenate((self._held, apart[~is_reset]))
+        resets = np.concatenate((self._early, apart[is_reset]))
+        amended = self._apply(waiting, resets, mono_ns)
+        final = self._release(waiting, amended, mono_ns)
+        return np.concatenate((plain, final)) if len(final) else plain
 
     def flush(self) -> Records:
         """Return what is still held: no more batches will come."""
@@ -90,9 +93,10 @@ def _young(records: Records, mono_ns: int) -> NDArray[np.bool_]:
     return young
 
 
-def _needs_care(records: Records) -> bool:
-    odd = (records["flags"] & MAY_FOLLOW) | (records["type"] != RecordType.CLOSE)
-    return bool(odd.any())
+def _needs_care(records: Records) -> NDArray[np.bool_]:
+    odd: NDArray[np.bool_] = (records["flags"] & MAY_FOLLOW) != 0
+    odd |= records["type"] != RecordType.CLOSE
+    return odd
 
 
 # Position in `waiting` for each reset, and whether it is really there.

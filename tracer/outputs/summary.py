@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import TYPE_CHECKING, Final
 
 from tracer.outputs.text import plural
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
     from tracer.aggregator import Snapshot
 
+WIDTH: Final = 79
 BY_FIN: Final = (Handshake.FOUR_WAY, Handshake.THREE_WAY, Handshake.SIMULTANEOUS)
 COLUMNS: Final = (
     (Handshake.FOUR_WAY, "FOUR_WAY"),
@@ -92,7 +94,8 @@ def _causes(snapshot: Snapshot) -> Iterator[str]:
     for kind, words in CAUSED:
         causes = {c: n for (k, c), n in snapshot.causes.items() if k is kind}
         if causes:
-            yield f"{words}: {sum(causes.values()):,} ({_ranked(causes)})"
+            line = f"{words}: {sum(causes.values()):,} ({_ranked(causes)})"
+            yield from textwrap.wrap(line, WIDTH, subsequent_indent="  ")
 
 
 def _ranked(causes: dict[Cause, int]) -> str:
