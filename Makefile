@@ -2,9 +2,10 @@
 # Works as root, through sudo, and for a user who may use sudo: root is asked
 # for only where the kernel or the package manager wants it.
 
-SUDO := $(if $(filter 0,$(shell id -u)),,$(shell command -v sudo 2>/dev/null))
+IS_ROOT := $(filter 0,$(shell id -u))
+SUDO := $(if $(IS_ROOT),,$(shell command -v sudo 2>/dev/null))
 # Under `sudo make`, what needs no root runs as the user who typed it: its caches stay theirs.
-AS_USER := $(if $(SUDO_USER),sudo -u $(SUDO_USER))
+AS_USER := $(if $(and $(IS_ROOT),$(SUDO_USER)),sudo -u $(SUDO_USER))
 BIN := .venv/bin
 C_FILES = $(wildcard bpf/*.[ch] tests/*/*.[ch])
 
