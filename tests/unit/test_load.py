@@ -379,3 +379,25 @@ def test_its_modules_are_of_the_oldest_python() -> None:
         assert "from __future__ import annotations" in text
         assert "slots=True" not in text
         assert not re.search(r"^\s*match \w+.*:$", text, re.MULTILINE)
+
+
+SHORTEN = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from tracer.kernel.load import shorten_kallsyms
+shorten_kallsyms()
+print(len(Path("/proc/kallsyms").read_text().splitlines()))
+"""
+
+
+@pytest.mark.parametrize("user", [[], ["setpriv", "--reuid=65534", "--clear-groups"]])
+def test_kallsyms_is_short_for_the_loader_alone(user: list[str]) -> None:
+    """One line in the process that asked, if it may; this one and all others see the whole."""
+    if os.geteuid():
+        pytest.skip("needs root to make a mount namespace")
+    root = str(Path(__file__).parents[2])
+    command = [*user, "/usr/bin/python3", "-c", SHORTEN, root]
+    shown = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd="/")
+    assert (int(shown.stdout) == 1) is not bool(user)
+    assert len(Path("/proc/kallsyms").read_text().splitlines()) > 1000
