@@ -56,21 +56,14 @@ class Snapshot:
         return sum(self.lost.values())
 
     @property
-    def under_way(self) -> int:
-        """Closes whose record waits for the socket's end: a RST of ours may still follow."""
-        gone = self.kernel.get("emitted", 0) + sum(self.kernel.get(at, 0) for at in KERNEL_LOSSES)
-        return max(0, self.kernel.get("closes", 0) - gone)
-
-    @property
     def unaccounted(self) -> int | None:
-        """Closes the kernel saw that are neither records, lost nor under way; None without totals.
+        """Closes the kernel saw that are neither records nor lost; None without totals.
 
         Records may have come after the totals were taken, never before.
         """
         if "closes" not in self.kernel:
             return None
-        known = self.records + self.lost_total + self.under_way
-        return max(0, self.kernel["closes"] - known)
+        return max(0, self.kernel["closes"] - self.records - self.lost_total)
 
 
 @dataclass(slots=True)

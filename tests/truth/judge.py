@@ -11,6 +11,8 @@ because two packets that crossed have no true order there.
   It is `fin` if it carries the FIN, `data` if it carries payload and no FIN, else `pure`. A
   captured segment longer than one MSS travels as several, the FIN on the last: `data`.
   `fin` makes the close `three_way`, everything else `four_way`.
+  An ACK that was made before that FIN and came after it was overtaken, as happens between the
+  CPUs of a loopback: four segments left, three told the story. Both are accepted.
 * *A RST with ACK* (and a sequence number) was sent by a socket of its own accord: that end is
   `abort`, whatever else it received. After keep-alive probes nobody answered it may be `timeout`.
 * *A RST without ACK* answers a segment. If the sender's socket was still there, that end is
@@ -305,7 +307,27 @@ def _graceful(me: End, peer: End, segment_bytes: int) -> Ending:
         return Ending("simultaneous", frozenset({"simultaneous"}), either, time_wait=True)
     carrier = _carrier(first, segment_bytes)
     handshake = "three_way" if carrier == "fin" else "four_way"
-    return Ending(kind, frozenset({handshake}), frozenset({carrier}), time_wait=first is me)
+    shakes, carriers = frozenset[str | None]({handshake}), frozenset({carrier})
+    if carrier == "fin" and _overtaken(first, peer if first is me else me):
+        shakes, carriers = shakes | {"four_way"}, carriers | {"pure"}
+    return Ending(kind, shakes, carriers, time_wait=first is me)
+
+
+def _overtaken(first: End, second: End) -> bool:
+    """Tell whether an ACK of the first FIN was made before the second FIN but came after it.
+
+    Its place in the stream is the FIN's own: what is made after a FIN has the place behind it.
+    """
+    fin = second.fin
+    if fin is None or first.fin is None:
+        return False
+    return any(
+        not (s.flags & (SYN | FIN | RST) or s.payload_bytes)
+        and second.start(s) <= second.end(fin) - 1
+        and first.covers(s, first.fin)
+        for s in second.me.segments
+        if s.index > fin.index
+    )
 
 
 def _carrier(first: End, segment_bytes: int) -> str | None:

@@ -127,6 +127,14 @@ def test_four_way_with_a_pure_ack(judged: Judged) -> None:
     assert verdict(ends["s"]) == ("passive", "four_way", "pure")
 
 
+def test_an_ack_overtaken_by_the_fin_leaves_both_open(judged: Judged) -> None:
+    ends = judged(*TALK, "c FA 5 7", "s FA 7 6", "c A 6 8", "s A 7 6", "c R 6 0")
+    for who in "cs":
+        (ending,) = ends[who].endings
+        assert ending.handshake == {"three_way", "four_way"}
+        assert ending.fin_ack == {"fin", "pure"}
+
+
 def test_four_way_with_the_ack_on_data(judged: Judged) -> None:
     ends = judged(*TALK, "c FA 5 7", "s PA 7 6 3", "c A 6 10", "s FA 10 6", "c A 6 11")
     assert verdict(ends["s"]) == ("passive", "four_way", "data")

@@ -127,7 +127,6 @@ def _balance(snapshot: Snapshot) -> str:
         return f"UNACCOUNTED: {unaccounted:,} of the {plural(seen, 'close')} the kernel saw."
     if snapshot.lost_total:
         return f"The kernel saw {plural(seen, 'close')}; all others are accounted for."
-    waiting = f", {snapshot.under_way:,} still under way" if snapshot.under_way else ""
-    later = snapshot.records + snapshot.under_way - seen
+    later = snapshot.records - seen
     since = f", {later:,} more came while the totals were read" if later > 0 else ""
-    return f"Nothing lost: the kernel saw {plural(seen, 'close')}{waiting}{since}."
+    return f"Nothing lost: the kernel saw {plural(seen, 'close')}{since}."
