@@ -147,6 +147,6 @@ class Live:
 
 
 def next_tick_s(tick_s: float, arrived_bytes: int, ring_bytes: int) -> float:
-    """Come sooner when a quarter of the ring filled within one tick, later again when not."""
-    factor = 0.5 if arrived_bytes * 4 > ring_bytes else 2.0
+    """Come sooner when half of one ring filled within one tick, later again when not."""
+    factor = 0.5 if arrived_bytes * 2 > ring_bytes else 2.0
     return min(TICK_S, max(TICK_MIN_S, tick_s * factor))
