@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 ROOT: Final = Path(__file__).parents[2]
 KERNEL: Final = ROOT / "tracer" / "kernel"
-PROGRAM: Final = ROOT / "bpf" / "teardown.bpf.c"
+PROGRAM: Final = "".join(path.read_text() for path in (ROOT / "bpf").glob("*.[ch]"))
 OLDEST_PYTHON: Final = (3, 9)  # bullseye's, which BCC's module is built for there
 
 MARK: Final = load._TWIN_MARK
@@ -153,7 +153,7 @@ def test_every_mark_is_replaced_wherever_it_stands() -> None:
 
 
 def test_the_mark_is_the_programs() -> None:
-    assert f"0x{MARK:x} ll" in PROGRAM.read_text()
+    assert f"0x{MARK:x} ll" in PROGRAM
 
 
 # What a kernel has
@@ -247,9 +247,8 @@ def test_a_text_is_compiled_for_this_kernel(kernel: str, monkeypatch: pytest.Mon
 
 def test_every_size_of_the_programs_is_given() -> None:
     """What the text has in capitals and does not define is a macro on the command line."""
-    text = PROGRAM.read_text()
     given = {flag[2:].partition("=")[0] for flag in load.compile_flags(OPTIONS) if flag[:2] == "-D"}
-    assert {name for name in given if not re.search(rf"\b{name}\b", text)} <= {"PAGE_SIZE"}
+    assert {name for name in given if not re.search(rf"\b{name}\b", PROGRAM)} <= {"PAGE_SIZE"}
 
 
 def test_a_compilers_refusal_is_a_stage(monkeypatch: pytest.MonkeyPatch) -> None:

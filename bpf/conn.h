@@ -1,0 +1,153 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Where connections live from their first event to CLOSE.
+ */
+#ifndef FOURWAVE_CONN_H
+#define FOURWAVE_CONN_H
+
+#define HOT_SLOTS 128
+
+/*
+ * One connection from its first event to CLOSE, known by the socket's cookie:
+ * socket addresses are recycled at once, cookies never.
+ *
+ * Cookies are handed out in order, so cookie modulo a power of two spreads
+ * well, and an array needs no hashing, no allocation and no lock. The first
+ * HOT_SLOTS of the array stay in the CPU's cache: short connections live there.
+ * One whose place is taken gets a place in the rest of the array, and after that
+ * one in the hash, whose elements are allocated as they are needed and which
+ * CONN_MAX only bounds. `spilled` says whether looking further is worth while.
+ */
+struct slot {
+	u64 claims;  /* how many hold or try to take it */
+	u64 spilled; /* how many of its connections are further down */
+	u64 sk;	     /* the socket's address, for the sweep only */
+	u64 doubted; /* cookie the last sweep found without its socket */
+	struct conn_record conn;
+};
+BPF_ARRAY(slots, struct slot, HOT_SLOTS + SLOTS);
+BPF_F_TABLE("hash", u64, struct conn_record, conns, CONN_MAX, BPF_F_NO_PREALLOC);
+
+/* What a new element of the hash is made of; too large for the stack. */
+BPF_ARRAY(blank, struct conn_record, 1);
+
+static __always_inline struct slot *hot_slot(u64 cookie)
+{
+	u32 index = cookie & (HOT_SLOTS - 1);
+
+	return slots.lookup(&index);
+}
+
+static __always_inline struct slot *cold_slot(u64 cookie)
+{
+	u32 index = HOT_SLOTS + (cookie & (SLOTS - 1));
+
+	return slots.lookup(&index);
+}
+
+static __always_inline struct conn_record *conn_find(u64 cookie)
+{
+	struct slot *slot = hot_slot(cookie);
+
+	if (!cookie || !slot)
+		return NULL;
+	if (slot->conn.cookie == cookie)
+		return &slot->conn;
+	if (!slot->spilled)
+		return NULL;
+	slot = cold_slot(cookie);
+	if (!slot)
+		return NULL;
+	if (slot->conn.cookie == cookie)
+		return &slot->conn;
+	return slot->spilled ? conns.lookup(&cookie) : NULL;
+}
+
+/*
+ * Whoever reads back its own claim alone owns the slot. Two that try at once
+ * may both step back, never both go on; stepping back leads further down.
+ */
+static __always_inline struct conn_record *slot_take(struct slot *slot, struct sock *sk)
+{
+	if (!slot || slot->claims)
+		return NULL;
+	__sync_fetch_and_add(&slot->claims, 1);
+	if (*(volatile u64 *)&slot->claims != 1) {
+		__sync_fetch_and_add(&slot->claims, -1);
+		return NULL;
+	}
+	slot->sk = (u64)sk;
+	return &slot->conn;
+}
+
+static __always_inline struct conn_record *conn_spill(u64 cookie, struct sock *sk)
+{
+	struct slot *hot = hot_slot(cookie), *cold = cold_slot(cookie);
+	struct conn_record *conn, *any;
+	int first = 0;
+
+	if (!hot || !cold)
+		return NULL;
+	conn = slot_take(cold, sk);
+	if (!conn) {
+		any = blank.lookup(&first);
+		if (!any || conns.update(&cookie, any))
+			return NULL;
+		__sync_fetch_and_add(&cold->spilled, 1);
+		conn = conns.lookup(&cookie);
+	}
+	__sync_fetch_and_add(&hot->spilled, 1);
+	return conn;
+}
+
+/* A connection from here on. A socket that connects again keeps its cookie, and
+ * its place if its CLOSE went unseen. */
+static __always_inline struct conn_record *conn_start(struct conn_record *conn, struct sock *sk,
+						      struct counters *slot, int old, int new)
+{
+	u64 cookie = bpf_get_socket_cookie(sk);
+
+	if (!conn)
+		conn = slot_take(hot_slot(cookie), sk);
+	if (!conn)
+		conn = conn_spill(cookie, sk);
+	if (!conn)
+		return NULL;
+	__builtin_memset(conn, 0, sizeof(*conn));
+	conn->cookie = cookie;
+	conn->state = old;
+	conn->states_seen = 1 << old;
+	if (new == TCP_SYN_SENT)
+		conn->flags = CONN_OPENED_ACTIVE;
+	else if (old == TCP_SYN_RECV)
+		conn->flags = CONN_OPENED_PASSIVE;
+	else
+		COUNT(slot, unknown_sockets); /* opened before we were attached */
+	return conn;
+}
+
+static __always_inline void slot_free(struct slot *slot)
+{
+	slot->conn.cookie = 0;
+	__sync_fetch_and_add(&slot->claims, -1);
+}
+
+static __always_inline void conn_release(struct conn_record *conn)
+{
+	u64 cookie = conn->cookie;
+	struct slot *hot = hot_slot(cookie), *cold = cold_slot(cookie);
+
+	if (!hot || !cold)
+		return;
+	if (hot->conn.cookie == cookie) {
+		slot_free(hot);
+		return;
+	}
+	if (cold->conn.cookie == cookie)
+		slot_free(cold);
+	else if (!conns.delete(&cookie))
+		__sync_fetch_and_add(&cold->spilled, -1);
+	__sync_fetch_and_add(&hot->spilled, -1);
+}
+
+#endif

@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * The way out: rings, and whether a RST can still follow a record.
+ */
+#ifndef FOURWAVE_RINGS_H
+#define FOURWAVE_RINGS_H
+
+/*
+ * Closed connections on their way out. No wake-ups: the resident comes by.
+ * CPUs take different rings, because what a record costs is mostly the ring's
+ * lock and positions travelling from one CPU's cache to another's.
+ */
+BPF_RINGBUF_OUTPUT(closes_0, RING_PAGES);
+#if RINGS > 1
+BPF_RINGBUF_OUTPUT(closes_1, RING_PAGES);
+#endif
+#if RINGS > 2
+BPF_RINGBUF_OUTPUT(closes_2, RING_PAGES);
+BPF_RINGBUF_OUTPUT(closes_3, RING_PAGES);
+#endif
+
+static __always_inline long output(struct conn_record *conn)
+{
+	switch (bpf_get_smp_processor_id() & (RINGS - 1)) {
+#if RINGS > 1
+	case 1: return closes_1.ringbuf_output(conn, sizeof(*conn), BPF_RB_NO_WAKEUP);
+#endif
+#if RINGS > 2
+	case 2: return closes_2.ringbuf_output(conn, sizeof(*conn), BPF_RB_NO_WAKEUP);
+	case 3: return closes_3.ringbuf_output(conn, sizeof(*conn), BPF_RB_NO_WAKEUP);
+#endif
+	default: return closes_0.ringbuf_output(conn, sizeof(*conn), BPF_RB_NO_WAKEUP);
+	}
+}
+
+/* May the segment that ended it have brought data? Not if none came at all since
+ * the FIN, the peer's where there was one. */
+static __always_inline bool data_came(struct conn_record *conn)
+{
+	bool peer_closed = conn->old_state == TCP_LAST_ACK || conn->old_state == TCP_CLOSING;
+	u32 before =
+		peer_closed ? conn->at_fin_received.data_segs_in : conn->at_fin_sent.data_segs_in;
+
+	return conn->at_close.data_segs_in != before;
+}
+
+/*
+ * A RST of ours can still follow the record: where a process ended the
+ * connection without an error, and as the answer to data for a direction that
+ * was shut, which tcp_rcv_state_process() gives after tcp_reset() or tcp_done().
+ */
+static __always_inline bool reset_may_follow(struct conn_record *conn, bool by_segment)
+{
+	if (conn->rst_sent_ns || by_segment || conn->old_state == TCP_SYN_SENT)
+		return false;
+	if (conn->sk_err)
+		return conn->sk_shutdown & RCV_SHUTDOWN && data_came(conn);
+	/* An orphan in FIN_WAIT2 that gets no mini-socket: data came, or no room. */
+	if (conn->old_state == TCP_FIN_WAIT2 && conn->sk_flags & SK_FLAG_DEAD &&
+	    conn->linger2 >= 0 && !data_came(conn))
+		return false;
+	return conn->tw_substate != TCP_FIN_WAIT2 && conn->tw_substate != TCP_TIME_WAIT;
+}
+
+/* Two tallies instead of a locked addition, which would wait for the record's
+ * way through the caches: see level(). */
+static __always_inline void emit(struct conn_record *conn, struct sock *sk, struct counters *slot,
+				 bool by_segment)
+{
+	conn->type = RECORD_CLOSE;
+	if (reset_may_follow(conn, by_segment))
+		conn->flags |= CONN_RESET_MAY_FOLLOW;
+	if (output(conn))
+		COUNT(slot, ring_full);
+	else
+		slot->emitted[level(sk)]++;
+}
+
+#endif
