@@ -163,9 +163,8 @@ struct conn_record {
 
 	struct actor opener;	    /* who called connect() */
 	struct actor closer;	    /* who queued our FIN; else who was in the way of CLOSE */
-	fw_u8 close_actor_flags;    /* enum actor_flag at CLOSE itself */
 	fw_u8 close_actor_file_ref; /* enum file_ref at CLOSE itself */
-	fw_u8 pad2[6];
+	fw_u8 pad2[7];
 };
 
 /*

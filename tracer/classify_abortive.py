@@ -108,8 +108,8 @@ class Ending:
         self.lingers_not: Mask = ((flags & LINGER) != 0) & (rows.column("lingertime_jiffies") == 0)
         self.fin_wait2: Mask = self.old == FIN_WAIT2
         self.no_mini_socket: Mask = rows.column("tw_substate") == TW_NONE
-        # An orphan takes no data. Its answer to data, a RST, leaves after
-        # tcp_destroy_sock and goes unseen; the data itself is counted.
+        # An orphan takes no data. The report of its answer, a RST, may be lost on
+        # the way; the data itself is counted.
         shut = (rows.column("sk_shutdown") & RCV_SHUTDOWN) != 0
         self.deaf: Mask = self.dead & shut & FIN_QUEUED[self.old]
         came = since(rows, "at_fin_sent", "at_close", "data_segs_in") != 0

@@ -112,9 +112,8 @@ CLOSE_DTYPE = np.dtype(
         ("at_close", COUNTS_DTYPE),
         ("opener", ACTOR_DTYPE),
         ("closer", ACTOR_DTYPE),
-        ("close_actor_flags", _U8),
         ("close_actor_file_ref", _U8),
-        ("pad2", _U8, (6,)),
+        ("pad2", _U8, (7,)),
     ],
     align=True,
 )

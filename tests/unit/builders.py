@@ -80,7 +80,6 @@ def by_process(file_ref: FileRef = FileRef.DEAD, **fields: Any) -> dict[str, Any
         "closer__uid": 1000,
         "closer__flags": ActorFlag.VALID,
         "closer__file_ref": file_ref,
-        "close_actor_flags": ActorFlag.VALID,
         "close_actor_file_ref": file_ref,
     } | fields
 

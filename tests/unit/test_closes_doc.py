@@ -139,9 +139,7 @@ SPECIMENS: Final[dict[tuple[str, str], Callable[[], Records]]] = {
     ),
     ("cause", "no_listener"): refused,
     ("cause", "peer"): peer_reset,
-    ("cause", "unknown"): lambda: b.aborted(
-        **CLIENT, flags=b.OPENED, close_actor_flags=0, closer__flags=0
-    ),
+    ("cause", "unknown"): lambda: b.aborted(**CLIENT, flags=b.OPENED, closer__flags=0),
 }
 
 

@@ -118,13 +118,10 @@ def _loaded_facts(manifest: dict[str, Any], counters: dict[str, Any], hz: int) -
     yield Fact("ACK of the FIN", None, "by the socket's own counters: exact, but without its time")
     yield _reset_reasons(manifest)
     yield _misses(counters)
+    rings = f"{manifest['rings']} of {manifest['ring_bytes'] >> 10} KiB"
+    yield Fact("ring", True, f"{rings}, {manifest['conn_max']} connections at most")
     yield Fact(
-        "ring",
-        True,
-        f"{manifest['ring_bytes'] >> 10} KiB, {manifest['conn_max']} connections at most",
-    )
-    yield Fact(
-        "timer", True, f"HZ={hz}: delayed ACK from {40} to {200} ms, one tick is {1000 // hz} ms"
+        "timer", True, f"HZ={hz}: delayed ACK from 40 to 200 ms, one tick is {1000 // hz} ms"
     )
 
 

@@ -109,6 +109,8 @@ def _accounts(snapshot: Snapshot) -> Iterator[str]:
         yield f"{plural(older, 'socket')} older than the tracer: what came before is not known."
     if gaps := kernel.get("gaps", 0):
         yield f"{plural(gaps, 'state change')} missed: the closes they belong to say unknown."
+    if resets := kernel.get("resets_lost", 0):
+        yield f"{plural(resets, 'report')} of a RST of ours lost: those closes may tell less."
     yield from _losses(snapshot)
     yield _balance(snapshot)
 
