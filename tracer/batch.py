@@ -22,8 +22,11 @@ class BatchKind(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Bytes as they came; `mono_ns` is CLOCK_MONOTONIC when they were taken."""
+    """Bytes as they came; `mono_ns` is CLOCK_MONOTONIC when they were taken.
+
+    `data` may lie in memory that its source will use again (Source.take).
+    """
 
     kind: BatchKind
     mono_ns: int
-    data: bytes
+    data: bytes | memoryview

@@ -223,7 +223,7 @@ def _encode_header(header: dict[str, Any]) -> bytes:
     return PREFIX.pack(MAGIC, FORMAT_VERSION, len(text), zlib.crc32(text)) + text
 
 
-def _encode_frame(kind: int, mono_ns: int, data: bytes) -> bytes:
+def _encode_frame(kind: int, mono_ns: int, data: bytes | memoryview) -> bytes:
     head = FRAME_CHECKED.pack(kind, len(data), mono_ns)
     return b"".join((head, zlib.crc32(data, zlib.crc32(head)).to_bytes(4, "little"), data))
 

@@ -40,8 +40,9 @@ class Wishes:
 def watch(wishes: Wishes) -> None:
     """Show the closes of this host until told to stop. Raises HostError."""
     with attach() as source:
-        live = _live(source, wishes)
-        run = _session(source.host, wishes, _view(wishes), live=live)
+        view = _view(wishes)
+        live = _live(source, wishes, keep=view is not None)
+        run = _session(source.host, wishes, view, live=live)
         _follow(live, run, f"ready: tracing every TCP close on this host ({_in_force(source)})")
     _summarize(run.finish(), wishes)
 
@@ -49,7 +50,7 @@ def watch(wishes: Wishes) -> None:
 def record(path: str, wishes: Wishes, *, force: bool) -> None:
     """Write the raw batches of this host into a file until told to stop."""
     with attach() as source, _writer(path, source, force=force) as writer:
-        live = _live(source, wishes)
+        live = _live(source, wishes, keep=False)
         run = _session(source.host, wishes, None, live=live, to=writer)
         _follow(live, run, f"ready: recording every TCP close on this host ({_in_force(source)})")
         snapshot = run.finish()
@@ -162,10 +163,10 @@ def _in_force(source: KernelSource) -> str:
     return ", ".join(words)
 
 
-def _live(source: KernelSource, wishes: Wishes) -> Live:
+def _live(source: KernelSource, wishes: Wishes, *, keep: bool) -> Live:
     from tracer.session_live import Live  # noqa: PLC0415
 
-    return Live(source, _limits(wishes))
+    return Live(source, _limits(wishes), keep=keep)
 
 
 # From the ready line on until the end, whoever asks for it.

@@ -21,7 +21,7 @@ TICK_MIN_S: Final = 0.002
 COUNTERS_EVERY_NS: Final = 1_000_000_000
 CLOCK_EVERY_NS: Final = 5_000_000_000  # the wall clock may be stepped while we run
 GRACE_S: Final = 0.030  # what closed before the end is in the ring by then
-BACKLOG_MAX_BYTES: Final = 64 << 20  # 140,000 closes that wait to be shown; then the ring fills
+BACKLOG_MAX_BYTES: Final = 64 << 20  # 170,000 closes that wait to be shown; then the ring fills
 
 
 class Source(Protocol):
@@ -33,6 +33,12 @@ class Source(Protocol):
 
     def drain(self) -> Batch | None:
         """Return all closes that have arrived, None when none did."""
+
+    def take(self) -> list[Batch]:
+        """Return all closes that have arrived, without copying: they hold until release()."""
+
+    def release(self) -> None:
+        """Give back what was taken."""
 
     def sweep(self) -> None:
         """Look for closes the kernel never told of; two calls settle what there is."""
@@ -75,11 +81,16 @@ class Stop:
 
 
 class Live:
-    """One run on a kernel. `fetch` may be called whenever there is time: it empties the ring."""
+    """One run on a kernel.
 
-    def __init__(self, source: Source, limits: Limits) -> None:
+    Where closes are shown, `keep` is set: `fetch` may then be called whenever there is
+    time, and empties the ring into a backlog. Else they are judged where they lie.
+    """
+
+    def __init__(self, source: Source, limits: Limits, *, keep: bool = True) -> None:
         self.source = source
         self._limits = limits
+        self._keep = keep
         self._backlog: deque[Batch] = deque()
         self._backlog_bytes = 0
         self._tick_s = TICK_S
@@ -102,7 +113,7 @@ class Live:
         yield self.source.clock()
         counters_ns = clock_ns = started_ns
         while not stop.asked and not self._over(started_ns):
-            yield self._next_closes()
+            yield from self._closes_kept() if self._keep else self._closes_in_place()
             now_ns = time.monotonic_ns()
             if now_ns - counters_ns >= COUNTERS_EVERY_NS:
                 counters_ns = now_ns
@@ -130,15 +141,26 @@ class Live:
         yield totals
 
     # An empty batch tells the time: what was held back is let go by it.
-    def _next_closes(self) -> Batch:
+    def _closes_kept(self) -> Iterator[Batch]:
         if not self._backlog:
             time.sleep(self._tick_s)
             self.fetch()
         if not self._backlog:
-            return Batch(BatchKind.CLOSES, time.monotonic_ns(), b"")
+            yield Batch(BatchKind.CLOSES, time.monotonic_ns(), b"")
+            return
         batch = self._backlog.popleft()
         self._backlog_bytes -= len(batch.data)
-        return batch
+        yield batch
+
+    def _closes_in_place(self) -> Iterator[Batch]:
+        time.sleep(self._tick_s)
+        batches = self.source.take()
+        arrived = sum(len(batch.data) for batch in batches)
+        self._tick_s = next_tick_s(self._tick_s, arrived, self.source.ring_bytes)
+        try:
+            yield from batches or [Batch(BatchKind.CLOSES, time.monotonic_ns(), b"")]
+        finally:  # also when nobody asks for more: what was judged must not come again
+            self.source.release()
 
     def _over(self, started_ns: int) -> bool:
         if self._limits.duration_s is None:

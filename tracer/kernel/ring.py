@@ -31,29 +31,41 @@ class Ring:
         self._data = memoryview(self._producer_map)[page:]
         self._headers = np.frombuffer(self._producer_map, np.uint32, offset=page)
         self._size, self._stride = data_bytes, stride
+        self._taken = 0
         self._fence = threading.Lock()
         self._fence.acquire()
 
-    def drain(self) -> bytes:
-        """Return all complete records, headers included; empty when there are none.
+    def take(self) -> memoryview:
+        """Return all complete records where they lie, headers included; none may be there.
 
-        The kernel publishes a record by a store-release of its header and the position by
-        another. x86 keeps loads in order by itself, arm64 does not: without a barrier it may
-        read the record's bytes before the header that says they are there, and let the
-        kernel overwrite them before they are copied. Releasing and taking a lock that nobody
-        else holds is a release followed by an acquire, which arm64 keeps in order with
-        everything on either side (stlr, then ldar: RCsc).
+        They stay, and the kernel writes elsewhere, until release(). The kernel publishes a
+        record by a store-release of its header and the position by another. x86 keeps loads
+        in order by itself, arm64 does not: without a barrier it may read the record's bytes
+        before the header that says they are there, and let the kernel overwrite them before
+        they were read. Releasing and taking a lock that nobody else holds is a release
+        followed by an acquire, which arm64 keeps in order with everything on either side
+        (stlr, then ldar: RCsc).
         """
         start, end = int(self._consumer[0]), int(self._producer[0])
+        at = start % self._size
         if start == end:
-            return b""
+            return self._data[at:at]
         self._barrier()
         count = self._complete(start, (end - start) // self._stride)
         self._barrier()
-        at = start % self._size
-        data = bytes(self._data[at : at + count * self._stride])
+        self._taken = count * self._stride
+        return self._data[at : at + self._taken]
+
+    def release(self) -> None:
+        """Give the kernel back the place of what was taken: nobody may look at it any more."""
         self._barrier()
-        self._consumer[0] = start + count * self._stride
+        self._consumer[0] += np.uint64(self._taken)
+        self._taken = 0
+
+    def drain(self) -> bytes:
+        """Return all complete records as a copy; empty when there are none."""
+        data = bytes(self.take())
+        self.release()
         return data
 
     def close(self) -> None:

@@ -103,7 +103,7 @@ def _trial_facts() -> Iterator[Fact]:
 
     try:
         with KernelSource(KernelSource.load()) as source:
-            counters = json.loads(source.counters().data)
+            counters = json.loads(bytes(source.counters().data))
             yield from _loaded_facts(source.manifest, counters, source.host.hz)
     except HostError as error:
         message, _, remedy = str(error).partition("\n  what to do: ")
