@@ -54,12 +54,13 @@ static __always_inline u32 take_task(struct actor *to)
 	return task->flags;
 #else
 	struct task_struct *task = (void *)bpf_get_current_task();
-	u32 flags = 0;
+	u32 flags = 0, exit_code = 0;
 
 	to->tgid = bpf_get_current_pid_tgid() >> 32;
 	to->uid = bpf_get_current_uid_gid();
 	bpf_get_current_comm(comm, COMM_LEN);
-	bpf_probe_read_kernel(&to->exit_code, sizeof(u32), &task->exit_code);
+	bpf_probe_read_kernel(&exit_code, sizeof(u32), &task->exit_code);
+	to->exit_code = exit_code;
 	bpf_probe_read_kernel(&flags, sizeof(u32), &task->flags);
 	return flags;
 #endif

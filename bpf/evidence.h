@@ -38,7 +38,6 @@ static __always_inline void take_actor(struct actor *to, struct sock *sk)
 		    (flags & PF_KTHREAD_OR_WORKER ? ACTOR_KTHREAD : 0) |
 		    (sk->lock_owned ? 0 : ACTOR_IN_SOFTIRQ);
 	to->file_ref = file_ref_of(sk);
-	to->shutdown = sk->sk_shutdown;
 }
 
 /*
@@ -168,12 +167,10 @@ static __always_inline void take_end(struct conn_record *conn, struct sock *sk, 
 	u64 lingertime = sk->sk_lingertime;
 
 	conn->closed_ns = now;
-	conn->closed_clock_ns = tp->tcp_clock_cache;
 	conn->old_state = old;
 	conn->sk_shutdown = sk->sk_shutdown;
 	conn->sk_flags = sk->skc_flags;
 	conn->sk_err = sk->sk_err;
-	conn->sk_err_soft = sk->sk_err_soft;
 	conn->lingertime_jiffies = lingertime > 0xffffffff ? 0xffffffff : lingertime;
 	conn->user_timeout_ms = tp->icsk_user_timeout;
 	conn->linger2 = tp->linger2;
@@ -181,8 +178,7 @@ static __always_inline void take_end(struct conn_record *conn, struct sock *sk, 
 	conn->retransmits = tp->icsk_retransmits;
 	/* __tcp_close() drained the queue already but never moves copied_seq. */
 	conn->unread = tp->rcv_nxt - tp->copied_seq;
-	conn->bytes_sent = tp->bytes_sent;
-	conn->bytes_retrans = tp->bytes_retrans;
+	conn->bytes_sent = tp->bytes_sent - tp->bytes_retrans;
 	conn->bytes_received = tp->bytes_received;
 	conn->cgroup_id = cgroup_of(sk);
 	conn->uid = sk->sk_uid;

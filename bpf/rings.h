@@ -38,8 +38,7 @@ static __always_inline long output(struct conn_record *conn)
 static __always_inline bool data_came(struct conn_record *conn)
 {
 	bool peer_closed = conn->old_state == TCP_LAST_ACK || conn->old_state == TCP_CLOSING;
-	u32 before =
-		peer_closed ? conn->at_fin_received.data_segs_in : conn->at_fin_sent.data_segs_in;
+	u32 before = peer_closed ? conn->at_halfway.data_segs_in : conn->at_fin_sent.data_segs_in;
 
 	return conn->at_close.data_segs_in != before;
 }

@@ -74,16 +74,15 @@ static __always_inline void on_new_state(struct conn_record *conn, struct sock *
 		break;
 	case TCP_FIN_WAIT2:
 		conn->fin_acked_ns = now;
-		conn->fin_acked_clock_ns = tp->tcp_clock_cache;
 		if (sk->lock_owned)
 			conn->flags |= CONN_FIN_ACKED_OWNED;
-		moment = &conn->at_fin_acked;
+		moment = &conn->at_halfway;
 		break;
 	case TCP_CLOSE_WAIT:
 	case TCP_CLOSING:
 		conn->fin_received_ns = now;
 		take_delayed_ack(conn, tp);
-		moment = &conn->at_fin_received;
+		moment = &conn->at_halfway;
 		break;
 	case TCP_CLOSE:
 		on_close(conn, sk, tp, old, now);
@@ -125,7 +124,7 @@ int on_set_state(u64 *ctx)
 		return 0;
 	conn = conn_find(sk->skc_cookie);
 	/* The other copy was here first: see the top of the file. */
-	if (conn && conn->state == new && (old != new || conn->reclosed_ns))
+	if (conn && conn->state == new && (old != new || conn->flags & CONN_RECLOSED))
 		return 0;
 	slot = counters();
 	if (!slot || (!conn && new == TCP_CLOSE && is_noted(slot->last_closed, sk)))
@@ -151,7 +150,7 @@ int on_set_state(u64 *ctx)
 	by_segment = is_by_segment(sk, tp, old, new);
 	now = time_of(tp, by_segment);
 	if (old == new)
-		conn->reclosed_ns = now; /* close() after shutdown() */
+		conn->flags |= CONN_RECLOSED;
 	else
 		on_new_state(conn, sk, tp, slot, old, new, now, by_segment);
 	if (new == TCP_CLOSE)

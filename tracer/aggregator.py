@@ -1,36 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Count closes as they come, in arrays; hand out a snapshot of plain Python when asked.
+"""Count closes as they come, by reason; hand out a snapshot of plain Python when asked.
 
-Bounded by construction: one cell per combination of enum members. No clock, no I/O.
+Bounded by construction: one cell per Reason, of which all else follows. No clock, no I/O.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
 
-from tracer.tcp import Cause, FinAck, Handshake, Kind
+from tracer.verdict import RULES, Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-    from enum import IntEnum
+    from collections.abc import Callable, Mapping
 
     from numpy.typing import NDArray
 
+    from tracer.tcp import Cause, FinAck, Handshake, Kind
+    from tracer.verdict import Rule
+
+Key = TypeVar("Key")
+
 # The kernel's own counters of what never became a record (struct counters in bpf/records.h).
 KERNEL_LOSSES: Final = ("ring_full", "conn_map_full", "unseen")
-
-
-def _size(members: Iterable[IntEnum]) -> int:
-    return max(int(member) for member in members) + 1
-
-
-KINDS: Final = _size(Kind)
-HANDSHAKES: Final = _size(Handshake)
-FIN_ACKS: Final = _size(FinAck)
-CAUSES: Final = _size(Cause)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,23 +62,18 @@ class Snapshot:
 
 @dataclass(slots=True)
 class Aggregator:
-    """Counters of one run; `add` costs a few array passes per batch, whatever is in it."""
+    """Counters of one run; `add` costs one array pass per batch, whatever is in it."""
 
     records: int = 0
     shown: int = 0
     undecodable: int = 0
     kernel: dict[str, int] = field(default_factory=dict)
-    _closes: NDArray[np.int64] = field(default_factory=lambda: _zeros(KINDS * HANDSHAKES))
-    _fin_acks: NDArray[np.int64] = field(default_factory=lambda: _zeros(FIN_ACKS))
-    _causes: NDArray[np.int64] = field(default_factory=lambda: _zeros(KINDS * CAUSES))
+    _by_reason: NDArray[np.int64] = field(default_factory=lambda: np.zeros(256, np.int64))
 
-    def add(self, verdicts: NDArray[np.void]) -> None:
-        """Count closes that passed the filter."""
-        self.shown += len(verdicts)
-        kind = verdicts["kind"].astype(np.intp)
-        self._closes += _count(kind * HANDSHAKES + verdicts["handshake"], KINDS * HANDSHAKES)
-        self._fin_acks += _count(verdicts["fin_ack"], FIN_ACKS)
-        self._causes += _count(kind * CAUSES + verdicts["cause"], KINDS * CAUSES)
+    def add(self, reasons: NDArray[np.uint8]) -> None:
+        """Count closes that passed the filter, given the Reason of each."""
+        self.shown += len(reasons)
+        self._by_reason += np.bincount(reasons, minlength=256)
 
     def add_counters(self, totals: Mapping[str, Any]) -> None:
         """Take the kernel's totals; they replace the earlier ones."""
@@ -95,15 +84,9 @@ class Aggregator:
         return Snapshot(
             records=self.records,
             shown=self.shown,
-            closes={
-                (Kind(cell // HANDSHAKES), Handshake(cell % HANDSHAKES)): count
-                for cell, count in _nonzero(self._closes)
-            },
-            fin_acks={FinAck(cell): count for cell, count in _nonzero(self._fin_acks)},
-            causes={
-                (Kind(cell // CAUSES), Cause(cell % CAUSES)): count
-                for cell, count in _nonzero(self._causes)
-            },
+            closes=self._summed(lambda rule: (rule.kind, rule.handshake)),
+            fin_acks=self._summed(lambda rule: rule.fin_ack),
+            causes=self._summed(lambda rule: (rule.kind, rule.cause)),
             lost=self.lost(),
             kernel=dict(self.kernel),
         )
@@ -113,14 +96,9 @@ class Aggregator:
         losses = {where: self.kernel.get(where, 0) for where in KERNEL_LOSSES}
         return {**losses, "decode": self.undecodable}
 
-
-def _zeros(size: int) -> NDArray[np.int64]:
-    return np.zeros(size, dtype=np.int64)
-
-
-def _count(cells: NDArray[Any], size: int) -> NDArray[np.int64]:
-    return np.bincount(cells, minlength=size)
-
-
-def _nonzero(counts: NDArray[np.int64]) -> list[tuple[int, int]]:
-    return [(int(cell), int(counts[cell])) for cell in np.flatnonzero(counts)]
+    def _summed(self, key: Callable[[Rule], Key]) -> dict[Key, int]:
+        sums: dict[Key, int] = {}
+        for reason in np.flatnonzero(self._by_reason):
+            cell = key(RULES[Reason(int(reason))])
+            sums[cell] = sums.get(cell, 0) + int(self._by_reason[reason])
+        return sums

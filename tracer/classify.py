@@ -28,7 +28,7 @@ from tracer.tcp import (
 )
 from tracer.verdict import FALSE, NULL, TRUE, VERDICT_DTYPE, Actor, Reason, Verdicts, column_of
 
-__all__ = ("VERDICT_DTYPE", "Verdicts", "classify")
+__all__ = ("VERDICT_DTYPE", "Verdicts", "classify", "judge", "verdicts_of")
 
 Records = npt.NDArray[np.void]
 
@@ -53,8 +53,9 @@ _OLD_STATE_IS_SOUND = np.zeros(256, np.bool_)
 _OLD_STATE_IS_SOUND[TcpState.ESTABLISHED : TcpState.CLOSING + 1] = True
 _OLD_STATE_IS_SOUND[list(_NO_TEARDOWN)] = False
 
-_BY_REASON = {name: column_of(name) for name in ("kind", "handshake", "fin_ack", "cause")}
-_EVIDENCE = column_of("evidence")
+_BY_REASON = {
+    name: column_of(name) for name in ("kind", "handshake", "fin_ack", "cause", "evidence")
+}
 _ACTOR = column_of("actor")
 
 # Reasons by what the mini-socket lookup means: 255 (not looked) and nonsense are null.
@@ -63,27 +64,33 @@ _TIME_WAIT[TW_NONE] = FALSE
 _TIME_WAIT[[TcpState.FIN_WAIT2, TcpState.TIME_WAIT]] = TRUE
 
 
-def classify(records: Records, host: HostFacts) -> Verdicts:
-    """Return one verdict (VERDICT_DTYPE) per record of CLOSE_DTYPE, in order.
+def judge(records: Records, host: HostFacts) -> Reasons:
+    """Return the Reason of each record of CLOSE_DTYPE, in order, as uint8.
 
-    Never raises on the contents: what contradicts itself is Kind.UNKNOWN.
+    Never raises on the contents: what contradicts itself is of Kind.UNKNOWN.
     """
-    verdicts = np.zeros(len(records), VERDICT_DTYPE)
+    reasons = np.empty(len(records), np.uint8)
     for start in range(0, len(records), BLOCK_RECORDS):
         block = slice(start, start + BLOCK_RECORDS)
-        _judge(records[block], host, verdicts[block])
-    return verdicts
+        reasons[block] = _reasons(records[block], host)
+    return reasons
 
 
-def _judge(records: Records, host: HostFacts, verdicts: Verdicts) -> None:
-    reasons = _reasons(records, host)
+def verdicts_of(records: Records, reasons: Reasons) -> Verdicts:
+    """Return all there is to say of each record (VERDICT_DTYPE), given what judge() said."""
+    verdicts = np.zeros(len(records), VERDICT_DTYPE)
     verdicts["reason"] = reasons
     for name, column in _BY_REASON.items():
         verdicts[name] = column[reasons]
-    verdicts["evidence"] = _EVIDENCE[reasons]
     verdicts["time_wait"] = _time_wait(records, verdicts)
     verdicts["rst_sent"] = (records["rst_flags"] & SENT) != 0
     _name_closers(records, reasons, verdicts)
+    return verdicts
+
+
+def classify(records: Records, host: HostFacts) -> Verdicts:
+    """Return one verdict (VERDICT_DTYPE) per record of CLOSE_DTYPE, in order."""
+    return verdicts_of(records, judge(records, host))
 
 
 def _reasons(records: Records, host: HostFacts) -> Reasons:
@@ -133,14 +140,14 @@ def _fin_wait2_done(records: Records) -> Mask:
     mini = _TIME_WAIT[records["tw_substate"]] == TRUE
     # Data in the acknowledging segment is answered with a RST, whose report may be
     # lost: without a mini-socket no data may have come.
-    at_fin_sent, at_fin_acked = records["at_fin_sent"], records["at_fin_acked"]
+    at_fin_sent, at_halfway = records["at_fin_sent"], records["at_halfway"]
     handed_over = (
         ((flags & DEAD) != 0)
         & (records["linger2"] >= 0)
         & (records["sk_err"] == 0)
         & ((records["rst_flags"] & SENT) == 0)
         & (records["fin_sent_ns"] != 0)
-        & (at_fin_acked["data_segs_in"] == at_fin_sent["data_segs_in"])
+        & (at_halfway["data_segs_in"] == at_fin_sent["data_segs_in"])
     )
     finished: Mask = done | mini | handed_over
     return finished

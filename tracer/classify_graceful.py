@@ -111,8 +111,8 @@ _ACKED_BEFORE = codes(
 
 def _acked_before_our_fin(rows: Rows) -> Reasons:
     # Four segments. What left between the peer's FIN and ours tells the carrier.
-    segments = since(rows, "at_fin_received", "at_fin_sent", "segs_out")
-    data = since(rows, "at_fin_received", "at_fin_sent", "data_segs_out")
+    segments = since(rows, "at_halfway", "at_fin_sent", "segs_out")
+    data = since(rows, "at_halfway", "at_fin_sent", "data_segs_out")
     mixed = (data > 0) & (data < segments)
     reasons = select(
         _ACKED_BEFORE,
@@ -135,9 +135,9 @@ def _pure_came_first(rows: Rows) -> Mask:
     # cleared the pending ACK, and another bare segment needs another cause: a
     # repeated FIN, a zero-window probe of ours, a keepalive of either side.
     waited_ns = rows.column("fin_sent_ns") - rows.column("fin_received_ns")
-    window = rows.counts("at_fin_received", "snd_wnd").astype(np.int64)
-    room = window - rows.counts("at_fin_received", "unacked")
-    payload = rows.column("bytes_sent") - rows.column("bytes_retrans")
+    window = rows.counts("at_halfway", "snd_wnd").astype(np.int64)
+    room = window - rows.counts("at_halfway", "unacked")
+    payload = rows.column("bytes_sent")
     never_blocked = (room > 0) & (payload <= np.maximum(room, 0).astype(np.uint64))
     too_soon_for_others = (waited_ns < SHORTEST_PROBE_NS) | (
         (waited_ns < SHORTEST_KEEPALIVE_NS) & never_blocked
@@ -199,7 +199,7 @@ def closing(rows: Rows) -> Reasons:
         _CLOSING,
         (
             rows.column("fin_received_ns") == 0,
-            rows.counts("at_fin_received", "unsent") != 0,
+            rows.counts("at_halfway", "unsent") != 0,
         ),
     )
 
@@ -223,13 +223,11 @@ def active(rows: Rows) -> Reasons:
     equal clocks mean that one skb acknowledged our FIN and carried the peer's.
     One skb may still be two segments, coalesced in the socket's backlog or by GRO.
     """
-    segments = since(rows, "at_fin_sent", "at_fin_acked", "segs_in")
-    data = since(rows, "at_fin_sent", "at_fin_acked", "data_segs_in")
+    segments = since(rows, "at_fin_sent", "at_halfway", "segs_in")
+    data = since(rows, "at_fin_sent", "at_halfway", "data_segs_in")
     acked_seen = rows.column("fin_acked_ns") != 0
     sent_seen = rows.column("fin_sent_ns") != 0
-    one_skb = rows.has("sk_flags", DONE) & (
-        rows.column("fin_acked_clock_ns") == rows.column("closed_clock_ns")
-    )
+    one_skb = rows.has("sk_flags", DONE) & (rows.column("fin_acked_ns") == rows.column("closed_ns"))
     # GRO joins only segments with payload, so outside the backlog a skb without
     # payload was one segment.
     one_segment = (segments == 1) | ((data == 0) & ~rows.has("flags", FIN_ACKED_OWNED))
@@ -263,11 +261,11 @@ _MIXED = codes(
 def _mixed_arrivals(rows: Rows) -> Reasons:
     # Segments with and without payload came between our FIN and its ACK.
     # tcp_rcv_state_process() takes the ACK before it queues the segment's data:
-    # at_fin_acked.rcv_nxt does not count the acknowledging segment's own bytes.
+    # at_halfway.rcv_nxt does not count the acknowledging segment's own bytes.
     fin = rows.has("sk_flags", DONE).astype(np.uint32)
-    before = since(rows, "at_fin_sent", "at_fin_acked", "rcv_nxt")
-    after = since(rows, "at_fin_acked", "at_close", "rcv_nxt") - fin
-    no_more_data = since(rows, "at_fin_acked", "at_close", "data_segs_in") == 0
+    before = since(rows, "at_fin_sent", "at_halfway", "rcv_nxt")
+    after = since(rows, "at_halfway", "at_close", "rcv_nxt") - fin
+    no_more_data = since(rows, "at_halfway", "at_close", "data_segs_in") == 0
     # The backlog runs behind its counters and joins a segment with the next.
     in_step = ~rows.has("flags", FIN_ACKED_OWNED)
     return select(

@@ -72,7 +72,7 @@ def watch(**options: Any) -> None:
 def record(file: str, *, force: bool, **options: Any) -> None:
     """Record raw closes into FILE ("-": stdout), to replay anywhere. Needs root.
 
-    A close takes 472 bytes. The file holds addresses of peers: it is made readable for you alone.
+    A close takes 384 bytes. The file holds addresses of peers: it is made readable for you alone.
     """
     runs.record(file, cli_options.wishes(options), force=force)
 

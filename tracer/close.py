@@ -192,7 +192,7 @@ def _close(row: Row, verdict: Verdict, host: HostFacts, names: CgroupNames, cloc
         opener=_opener(row),
         closer=_closer(row, verdict),
         cgroup=cgroup_path(names.get(row.cgroup_id)),
-        tx_bytes=max(0, row.bytes_sent - row.bytes_retrans),
+        tx_bytes=row.bytes_sent,
         rx_bytes=facts.rx_bytes,
         unread_bytes=facts.unread_bytes,
         delayed_ack=delayed_ack,
@@ -239,7 +239,7 @@ def _was_in_close_wait(row: Row) -> bool:
 def _segments(row: Row, verdict: Verdict) -> int:
     # Segments that left after our FIN was queued, or came until it was acknowledged.
     if verdict.kind == _ACTIVE:
-        more = row.at_fin_acked__segs_in - row.at_fin_sent__segs_in
+        more = row.at_halfway__segs_in - row.at_fin_sent__segs_in
     else:
         more = row.at_close__segs_out - row.at_fin_sent__segs_out
     return more & 0xFFFF_FFFF

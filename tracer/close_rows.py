@@ -22,7 +22,32 @@ if TYPE_CHECKING:
 class Row(NamedTuple):
     """What a close shows of its conn_record, in the record's order; a__b is field b of struct a."""
 
+    family: int
+    old_state: int
     flags: int
+    states_seen: int
+    sk_flags: int
+    rst_flags: int
+    rst_reason: int
+    probes_out: int
+    retransmits: int
+    dup_fin: int
+    ack_pingpong: int
+    ack_quick: int
+    ack_ato_jiffies: int
+    sk_err: int
+    lport: int
+    rport: int
+    user_timeout_ms: int
+    unread: int
+    at_halfway__segs_in: int
+    at_fin_sent__segs_in: int
+    at_fin_sent__segs_out: int
+    at_fin_sent__unsent: int
+    at_close__segs_out: int
+    at_close__unsent: int
+    at_close__unacked: int
+    closed_ns: int
     opened_ns: int
     established_ns: int
     fin_received_ns: int
@@ -30,44 +55,18 @@ class Row(NamedTuple):
     fin_acked_ns: int
     rst_sent_ns: int
     rst_received_ns: int
-    closed_ns: int
-    bytes_sent: int
-    bytes_retrans: int
-    bytes_received: int
-    cgroup_id: int
-    saddr: bytes
-    daddr: bytes
-    lport: int
-    rport: int
-    netns: int
-    states_seen: int
-    family: int
-    old_state: int
-    sk_flags: int
-    sk_err: int
-    user_timeout_ms: int
-    unread: int
-    probes_out: int
-    retransmits: int
-    rst_flags: int
-    rst_reason: int
-    ack_pingpong: int
-    ack_quick: int
-    ack_ato_jiffies: int
-    dup_fin: int
-    at_fin_sent__segs_in: int
-    at_fin_sent__segs_out: int
-    at_fin_sent__unsent: int
-    at_fin_acked__segs_in: int
-    at_close__segs_out: int
-    at_close__unsent: int
-    at_close__unacked: int
-    opener__tgid: int
-    opener__flags: int
-    opener__comm: bytes
     closer__tgid: int
     closer__uid: int
     closer__comm: bytes
+    opener__tgid: int
+    opener__flags: int
+    opener__comm: bytes
+    saddr: bytes
+    daddr: bytes
+    bytes_sent: int
+    bytes_received: int
+    cgroup_id: int
+    netns: int
 
 
 class Verdict(NamedTuple):

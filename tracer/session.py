@@ -16,7 +16,7 @@ import numpy as np
 from tracer.aggregator import Aggregator
 from tracer.amend import Amender
 from tracer.batch import BatchKind
-from tracer.classify import classify
+from tracer.classify import judge, verdicts_of
 from tracer.close import closes_from
 from tracer.errors import WireError
 from tracer.filters import Filter
@@ -149,7 +149,7 @@ class Session:
     # A batch that cannot be decoded is counted and skipped: an error belongs to one batch.
     def _learn(self, batch: Batch) -> None:
         try:
-            facts = json.loads(batch.data)
+            facts = json.loads(bytes(batch.data))
             self._learners[batch.kind](facts)
         except BAD_CONTENT:
             self.totals.undecodable += 1
@@ -179,20 +179,20 @@ class Session:
         if not len(closes):
             return
         self.totals.records += len(closes)
-        verdicts = classify(closes, self._host)
+        reasons = judge(closes, self._host)
         if self._filter.active:
-            chosen = self._filter.mask(closes, verdicts)
-            closes, verdicts = closes[chosen], verdicts[chosen]
+            chosen = self._filter.mask(closes, verdicts_of(closes, reasons))
+            closes, reasons = closes[chosen], reasons[chosen]
         if self._view is not None:
             # Each CPU has its own ring: a batch is in order of time within each only.
             order = np.argsort(closes["closed_ns"], kind="stable")
-            closes, verdicts = closes[order], verdicts[order]
+            closes, reasons = closes[order], reasons[order]
         if self._count is not None:
             left = self._count - self.totals.shown
-            closes, verdicts = closes[:left], verdicts[:left]
-        self.totals.add(verdicts)
+            closes, reasons = closes[:left], reasons[:left]
+        self.totals.add(reasons)
         if self._view is not None and len(closes):
-            self._show(self._view, closes, verdicts)
+            self._show(self._view, closes, verdicts_of(closes, reasons))
 
     def _show(self, view: View, closes: Records, verdicts: Verdicts) -> None:
         self._resolve(closes)

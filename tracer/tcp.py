@@ -134,6 +134,7 @@ class ConnFlag(IntFlag):
     CLOSE_OWNED = 1 << 4
     FIN_ACKED_OWNED = 1 << 5
     RESET_MAY_FOLLOW = 1 << 6
+    RECLOSED = 1 << 7
 
 
 class FileRef(IntEnum):

@@ -61,7 +61,7 @@ def record(**fields: Any) -> Records:
         "lport": 40_000,
         "rport": 80,
         "at_fin_sent__snd_wnd": 65_535,
-        "at_fin_received__snd_wnd": 65_535,
+        "at_halfway__snd_wnd": 65_535,
     }
     for name, value in (base | fields).items():
         outer, _, inner = name.partition("__")
@@ -95,8 +95,8 @@ def passive(**fields: Any) -> Records:
         "fin_sent_ns": FIN_NS + 34_000,
         "bytes_received": 101,
         "ack_ato_jiffies": 10,
-        "at_fin_received__segs_out": 7,
-        "at_fin_received__rcv_unacked": 1,
+        "at_halfway__segs_out": 7,
+        "at_halfway__rcv_unacked": 1,
         "at_fin_sent__segs_out": 7,
         "at_fin_sent__rcv_unacked": 1,
         "at_close__segs_out": 8,
@@ -118,15 +118,13 @@ def active(**fields: Any) -> Records:
         "sk_flags": SkFlag.DEAD | SkFlag.DONE,
         "tw_substate": S.TIME_WAIT,
         "fin_sent_ns": FIN_NS,
-        "fin_acked_ns": FIN_NS + 50_000,
+        "fin_acked_ns": CLOSED_NS,
         "fin_received_ns": CLOSED_NS,
-        "fin_acked_clock_ns": 77,
-        "closed_clock_ns": 77,
         "bytes_received": 101,
         "at_fin_sent__segs_in": 5,
-        "at_fin_acked__segs_in": 6,
+        "at_halfway__segs_in": 6,
         "at_fin_sent__rcv_nxt": 1_000,
-        "at_fin_acked__rcv_nxt": 1_000,
+        "at_halfway__rcv_nxt": 1_000,
         "at_close__rcv_nxt": 1_001,
     }
     return record(**(base | by_process() | fields))
@@ -134,7 +132,7 @@ def active(**fields: Any) -> Records:
 
 def active_four(**fields: Any) -> Records:
     """Return FIN_WAIT2->CLOSE by a later segment: row 12."""
-    return active(**({"closed_clock_ns": 99} | fields))
+    return active(**({"fin_acked_ns": FIN_NS + 50_000} | fields))
 
 
 def orphan(**fields: Any) -> Records:
@@ -244,7 +242,7 @@ def noise(rng: np.random.Generator, count: int) -> Records:
     made["flags"][likely] &= ~np.uint32(ConnFlag.GAP)
     made["old_state"][likely] = rng.integers(1, 12, count, np.uint8)[likely]
     made["states_seen"][likely] = (1 << made["old_state"][likely]).astype(np.uint16)
-    for moment in ("at_fin_received", "at_fin_sent", "at_fin_acked", "at_close"):
+    for moment in ("at_halfway", "at_fin_sent", "at_close"):
         for name in made[moment].dtype.names or ():
             made[moment][name][likely] &= np.uint32(3)
     made["rst_flags"] &= rng.integers(0, 256, count, np.uint8)

@@ -10,29 +10,21 @@ import pytest
 
 from tracer.aggregator import Aggregator
 from tracer.tcp import Cause, FinAck, Handshake, Kind
-from tracer.verdict import VERDICT_DTYPE
+from tracer.verdict import RULES, Reason
 
 if TYPE_CHECKING:
-    from tracer.verdict import Verdicts
+    from numpy.typing import NDArray
 
 
-def verdicts(*rows: tuple[Kind, Handshake, FinAck, Cause]) -> Verdicts:
-    made = np.zeros(len(rows), VERDICT_DTYPE)
-    for at, row in enumerate(rows):
-        made[["kind", "handshake", "fin_ack", "cause"]][at] = row
-    return made
-
-
-THREE = (Kind.PASSIVE, Handshake.THREE_WAY, FinAck.FIN, Cause.NONE)
-FOUR = (Kind.ACTIVE, Handshake.FOUR_WAY, FinAck.PURE, Cause.NONE)
-ABORT = (Kind.ABORT, Handshake.NONE, FinAck.NONE, Cause.LINGER_ZERO)
+def reasons(*members: Reason) -> NDArray[np.uint8]:
+    return np.array(members, np.uint8)
 
 
 def test_counts_by_kind_handshake_and_cause() -> None:
     """Prime numbers of closes come out as those numbers."""
     totals = Aggregator()
-    totals.add(verdicts(*[THREE] * 23, *[FOUR] * 17))
-    totals.add(verdicts(*[ABORT] * 7))
+    totals.add(reasons(*[Reason.FIN_CARRIED_ACK] * 23, *[Reason.PEER_PURE_ACK] * 17))
+    totals.add(reasons(*[Reason.LINGER_ZERO] * 7))
     seen = totals.snapshot()
     assert seen.shown == 47
     assert seen.closes == {
@@ -44,21 +36,22 @@ def test_counts_by_kind_handshake_and_cause() -> None:
     assert seen.causes[Kind.ABORT, Cause.LINGER_ZERO] == 7
 
 
-def test_every_combination_has_its_own_cell() -> None:
-    """No two combinations share a counter."""
-    rows = [(k, h, FinAck.NONE, c) for k in Kind for h in Handshake for c in Cause]
+def test_every_reason_counts_where_its_rule_says() -> None:
+    """No reason is lost, none counts twice; those with one verdict share its cell."""
     totals = Aggregator()
-    totals.add(verdicts(*rows))
+    totals.add(reasons(*Reason))
     seen = totals.snapshot()
-    assert set(seen.closes.values()) == {len(Cause)}
-    assert set(seen.causes.values()) == {len(Handshake)}
-    assert len(seen.closes) == len(Kind) * len(Handshake)
+    for counts in (seen.closes, seen.fin_acks, seen.causes):
+        assert sum(counts.values()) == len(Reason)
+    for (kind, handshake), count in seen.closes.items():
+        rules = [r for r in RULES.values() if (r.kind, r.handshake) == (kind, handshake)]
+        assert count == len(rules)
 
 
 def test_nothing_is_nothing() -> None:
     """An empty batch changes nothing, and without totals nothing is claimed."""
     totals = Aggregator()
-    totals.add(verdicts())
+    totals.add(reasons())
     assert totals.snapshot().closes == {}
     assert totals.snapshot().unaccounted is None
 

@@ -126,7 +126,7 @@ PASSIVE: list[tuple[str, Made, Reason]] = [
             at_fin_sent__segs_out=10,
             at_fin_sent__data_segs_out=2,
             fin_sent_ns=b.FIN_NS + 199 * b.MS,
-            at_fin_received__snd_wnd=0,
+            at_halfway__snd_wnd=0,
         ),
         Reason.PURE_ACK,
     ),
@@ -199,22 +199,22 @@ ACTIVE: list[tuple[str, Made, Reason]] = [
     ("10 one segment", b.active, Reason.PEER_FIN_CARRIED_ACK),
     (
         "10 one segment, from the backlog, with data",
-        lambda: b.active(flags=b.OPENED | ConnFlag.FIN_ACKED_OWNED, at_fin_acked__data_segs_in=1),
+        lambda: b.active(flags=b.OPENED | ConnFlag.FIN_ACKED_OWNED, at_halfway__data_segs_in=1),
         Reason.PEER_FIN_CARRIED_ACK,
     ),
     (
         "10 a bare ACK of older data, then one segment",
-        lambda: b.active(at_fin_acked__segs_in=7),
+        lambda: b.active(at_halfway__segs_in=7),
         Reason.PEER_FIN_CARRIED_ACK,
     ),
     (
         "11 the backlog may have joined two",
-        lambda: b.active(flags=b.OPENED | ConnFlag.FIN_ACKED_OWNED, at_fin_acked__segs_in=7),
+        lambda: b.active(flags=b.OPENED | ConnFlag.FIN_ACKED_OWNED, at_halfway__segs_in=7),
         Reason.ONE_SKB,
     ),
     (
         "11 GRO may have joined two",
-        lambda: b.active(at_fin_acked__segs_in=7, at_fin_acked__data_segs_in=2),
+        lambda: b.active(at_halfway__segs_in=7, at_halfway__data_segs_in=2),
         Reason.ONE_SKB,
     ),
     (
@@ -225,24 +225,24 @@ ACTIVE: list[tuple[str, Made, Reason]] = [
     ("12 a bare ACK", b.active_four, Reason.PEER_PURE_ACK),
     (
         "12 a bare ACK, from the backlog",
-        lambda: b.active_four(flags=b.OPENED | ConnFlag.FIN_ACKED_OWNED, at_fin_acked__segs_in=8),
+        lambda: b.active_four(flags=b.OPENED | ConnFlag.FIN_ACKED_OWNED, at_halfway__segs_in=8),
         Reason.PEER_PURE_ACK,
     ),
     (
         "12 nothing but data came",
         lambda: b.active_four(
             flags=b.OPENED | ConnFlag.FIN_ACKED_OWNED,
-            at_fin_acked__segs_in=8,
-            at_fin_acked__data_segs_in=3,
+            at_halfway__segs_in=8,
+            at_halfway__data_segs_in=3,
         ),
         Reason.PEER_DATA_CARRIED_ACK,
     ),
     (
         "12 data first, and none after it",
         lambda: b.active_four(
-            at_fin_acked__segs_in=7,
-            at_fin_acked__data_segs_in=1,
-            at_fin_acked__rcv_nxt=1_100,
+            at_halfway__segs_in=7,
+            at_halfway__data_segs_in=1,
+            at_halfway__rcv_nxt=1_100,
             at_close__rcv_nxt=1_101,
             at_close__data_segs_in=1,
         ),
@@ -251,8 +251,8 @@ ACTIVE: list[tuple[str, Made, Reason]] = [
     (
         "12 the acknowledging segment brought the data",
         lambda: b.active_four(
-            at_fin_acked__segs_in=7,
-            at_fin_acked__data_segs_in=1,
+            at_halfway__segs_in=7,
+            at_halfway__data_segs_in=1,
             at_close__rcv_nxt=1_101,
             at_close__data_segs_in=3,
         ),
@@ -262,8 +262,8 @@ ACTIVE: list[tuple[str, Made, Reason]] = [
         "12 the same from the backlog: a bare ACK may have been joined to the data",
         lambda: b.active_four(
             flags=b.OPENED | ConnFlag.FIN_ACKED_OWNED,
-            at_fin_acked__segs_in=7,
-            at_fin_acked__data_segs_in=1,
+            at_halfway__segs_in=7,
+            at_halfway__data_segs_in=1,
             at_close__rcv_nxt=1_101,
             at_close__data_segs_in=1,
         ),
@@ -272,9 +272,9 @@ ACTIVE: list[tuple[str, Made, Reason]] = [
     (
         "12 data before and after",
         lambda: b.active_four(
-            at_fin_acked__segs_in=8,
-            at_fin_acked__data_segs_in=2,
-            at_fin_acked__rcv_nxt=1_100,
+            at_halfway__segs_in=8,
+            at_halfway__data_segs_in=2,
+            at_halfway__rcv_nxt=1_100,
             at_close__rcv_nxt=1_201,
             at_close__data_segs_in=3,
         ),
@@ -283,9 +283,9 @@ ACTIVE: list[tuple[str, Made, Reason]] = [
     (
         "12 data before, and the last in the acknowledging segment",
         lambda: b.active_four(
-            at_fin_acked__segs_in=8,
-            at_fin_acked__data_segs_in=2,
-            at_fin_acked__rcv_nxt=1_100,
+            at_halfway__segs_in=8,
+            at_halfway__data_segs_in=2,
+            at_halfway__rcv_nxt=1_100,
             at_close__rcv_nxt=1_201,
             at_close__data_segs_in=2,
         ),
@@ -293,12 +293,12 @@ ACTIVE: list[tuple[str, Made, Reason]] = [
     ),
     (
         "12 data that brought nothing new",
-        lambda: b.active_four(at_fin_acked__segs_in=7, at_fin_acked__data_segs_in=1),
+        lambda: b.active_four(at_halfway__segs_in=7, at_halfway__data_segs_in=1),
         Reason.PEER_PURE_OR_DATA,
     ),
     (
         "12 acknowledged by nothing",
-        lambda: b.active_four(at_fin_acked__segs_in=5),
+        lambda: b.active_four(at_halfway__segs_in=5),
         Reason.ACTIVE_COUNTERS,
     ),
     ("15 orphan, the peer's FIN still to come", b.orphan, Reason.PEER_PURE_ACK),
@@ -328,7 +328,7 @@ CLOSING: list[tuple[str, Made, Reason]] = [
     ("14 the FINs crossed", b.crossing, Reason.FINS_CROSSED),
     (
         "14 ours was still queued when the peer's came",
-        lambda: b.crossing(at_fin_received__unsent=3_000),
+        lambda: b.crossing(at_halfway__unsent=3_000),
         Reason.FIN_STILL_QUEUED,
     ),
     (
@@ -370,7 +370,7 @@ ABORTIVE: list[tuple[str, Made, Reason]] = [
         lambda: b.orphan(
             tw_substate=0,
             sk_shutdown=3,
-            at_fin_acked__data_segs_in=1,
+            at_halfway__data_segs_in=1,
             at_close__data_segs_in=1,
         ),
         Reason.DATA_AFTER_CLOSE,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 PAGE: Final = mmap.PAGESIZE
 DATA: Final = 4 * PAGE
-STRIDE: Final = 472  # no divisor of DATA: records lie over the end in every round
+STRIDE: Final = 384  # no divisor of DATA: records lie over the end in every round
 BUSY: Final = 1 << 31
 ROOM: Final = DATA // STRIDE
 

@@ -56,6 +56,15 @@ class Kernel:
         """Return the next drain."""
         return batch(BatchKind.CLOSES, self.waiting.pop(0)) if self.waiting else None
 
+    def take(self) -> list[Batch]:
+        """Return the next drain where it lies: overwritten by release()."""
+        self._taken = bytearray(self.waiting.pop(0) if self.waiting else b"")
+        return [Batch(BatchKind.CLOSES, 0, memoryview(self._taken))] if self._taken else []
+
+    def release(self) -> None:
+        """Overwrite what was taken."""
+        self._taken[:] = bytes(len(self._taken))
+
     def sweep(self) -> None:
         """Find nothing: every close was told of."""
 
@@ -240,10 +249,11 @@ def feed_all(live: Live, session: Session, stop: Stop) -> None:
         session.feed(last)
 
 
-def test_live_run_ends_after_its_duration_with_everything() -> None:
+@pytest.mark.parametrize("keep", [True, False])
+def test_live_run_ends_after_its_duration_with_everything(*, keep: bool) -> None:
     """All drains arrive, the late ones too, and the totals agree."""
     kernel = Kernel([b.passive()] * 5)
-    live = Live(kernel, Limits(duration_s=0.12))
+    live = Live(kernel, Limits(duration_s=0.12), keep=keep)
     session = Session(b.HOST)
     started = time.monotonic()
     feed_all(live, session, Stop())
@@ -252,6 +262,19 @@ def test_live_run_ends_after_its_duration_with_everything() -> None:
     assert 0.1 < time.monotonic() - started < 2
     assert session.finish().records == 5
     assert session.finish().unaccounted == 0
+
+
+def test_what_was_judged_in_place_does_not_come_again() -> None:
+    """The loop ends while a batch is out: its place is given back all the same."""
+    kernel = Kernel([b.passive()] * 2)
+    stop, session = Stop(), Session(b.HOST)
+    batches = Live(kernel, Limits(), keep=False).batches(stop)
+    next(batches)
+    taken = next(batches)
+    session.feed(taken)
+    batches.close()
+    assert session.totals.records == 1
+    assert not any(taken.data)
 
 
 def test_signal_ends_a_live_run() -> None:

@@ -69,7 +69,6 @@ MEMBERS: dict[str, dict[str, str]] = {
         "sk_socket": "sk_socket",
         "sk_shutdown": "sk_shutdown",
         "sk_err": "sk_err",
-        "sk_err_soft": "sk_err_soft",
         "sk_lingertime": "sk_lingertime",
         "sk_uid": "sk_uid",
         "sk_cgroup": "sk_cgrp_data.cgroup?",
@@ -101,7 +100,7 @@ MEMBERS: dict[str, dict[str, str]] = {
 
 # Byte arrays of 16 the programs copy word by word.
 _WORDS = frozenset({"skc_v6_daddr", "skc_v6_rcv_saddr", "comm"})
-_SIGNED = frozenset({"sk_err", "sk_err_soft", "linger2", "f_ref", "f_count", "exit_code"})
+_SIGNED = frozenset({"sk_err", "linger2", "f_ref", "f_count", "exit_code"})
 _INTEGERS = {1: "u8", 2: "u16", 4: "u32", 8: "u64"}
 _SIGNED_INTEGERS = {1: "s8", 2: "s16", 4: "s32", 8: "s64"}
 
