@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tracer.classify_abortive import CLOSING, FIN_WAIT2, LAST_ACK, abortive
-from tracer.classify_graceful import DONE, Reasons, active, closing, passive
+from tracer.classify_graceful import DONE, Reasons, active, closing, passive, since
 from tracer.columns import Mask, Rows
 from tracer.tcp import (
     TW_NONE,
@@ -46,6 +46,10 @@ NO_HOW, EXIT = np.uint8(How.NONE), np.uint8(How.EXIT)
 GRACEFUL_FIRST, GRACEFUL_LAST = int(Reason.FIN_CARRIED_ACK), int(Reason.CLOSING_UNSEEN)
 PEER_FIRST = 1 << TcpState.CLOSE_WAIT | 1 << TcpState.LAST_ACK
 WE_FIRST = 1 << TcpState.FIN_WAIT1 | 1 << TcpState.FIN_WAIT2 | 1 << TcpState.CLOSING
+
+# By states_seen: no connection passes states of both sides.
+_STATES = np.uint16((1 << 13) - 1)
+_BOTH_FIRST = np.array([bool(seen & PEER_FIRST and seen & WE_FIRST) for seen in range(1 << 13)])
 
 # A socket cannot reach CLOSE from these, or has no teardown to judge.
 _NO_TEARDOWN = tuple(int(state) for state in (TcpState.TIME_WAIT, TcpState.CLOSE, TcpState.LISTEN))
@@ -105,13 +109,13 @@ def _reasons(records: Records, host: HostFacts) -> Reasons:
     endings = (
         (all_acked & (old == LAST_ACK), passive),
         (all_acked & (old == CLOSING), closing),
-        (graceful & (old == FIN_WAIT2) & _fin_wait2_done(records), active),
+        (_fin_wait2_done(records, graceful & (old == FIN_WAIT2)), active),
     )
     rest = sound
-    for mask, judge in endings:
+    for mask, judge_ending in endings:
         index = np.flatnonzero(mask)
         if len(index):
-            reasons[index] = judge(Rows(records, index))
+            reasons[index] = judge_ending(Rows(records, index))
             rest = rest & ~mask
     index = np.flatnonzero(rest)
     if len(index):
@@ -121,35 +125,37 @@ def _reasons(records: Records, host: HostFacts) -> Reasons:
 
 def _sound(records: Records, old: npt.NDArray[np.uint8], reasons: Reasons) -> Mask:
     # Rows that can be judged at all; the others get their reason here.
-    states = records["states_seen"]
-    flags = records["flags"]
-    both = ((states & PEER_FIRST) != 0) & ((states & WE_FIRST) != 0)
+    contradicts = _BOTH_FIRST[records["states_seen"] & _STATES]
+    gap = (records["flags"] & GAP) != 0
     closes = records["type"] == RECORD_CLOSE
-    sound: Mask = closes & _OLD_STATE_IS_SOUND[old] & ~both & ((flags & GAP) == 0)
+    sound: Mask = closes & _OLD_STATE_IS_SOUND[old] & ~(contradicts | gap)
     if not sound.all():
-        reasons[closes & both] = Reason.CONTRADICTION
-        reasons[closes & ((flags & GAP) != 0)] = Reason.GAP
+        reasons[closes & contradicts] = Reason.CONTRADICTION
+        reasons[closes & gap] = Reason.GAP
     return sound
 
 
-def _fin_wait2_done(records: Records) -> Mask:
+def _fin_wait2_done(records: Records, fin_wait2: Mask) -> Mask:
     # The peer's FIN came, or an orphan was handed to a mini-socket that awaits it.
     # Where the lookup found none and no RST was sent, there was no room for one.
-    flags = records["sk_flags"]
-    done = (flags & DONE) != 0
-    mini = _TIME_WAIT[records["tw_substate"]] == TRUE
+    unfinished = fin_wait2 & ((records["sk_flags"] & DONE) == 0)
+    index = np.flatnonzero(unfinished)
+    if not len(index):
+        return fin_wait2
+    rows = Rows(records, index)
     # Data in the acknowledging segment is answered with a RST, whose report may be
     # lost: without a mini-socket no data may have come.
-    at_fin_sent, at_halfway = records["at_fin_sent"], records["at_halfway"]
     handed_over = (
-        ((flags & DEAD) != 0)
-        & (records["linger2"] >= 0)
-        & (records["sk_err"] == 0)
-        & ((records["rst_flags"] & SENT) == 0)
-        & (records["fin_sent_ns"] != 0)
-        & (at_halfway["data_segs_in"] == at_fin_sent["data_segs_in"])
+        rows.has("sk_flags", DEAD)
+        & (rows.column("linger2") >= 0)
+        & (rows.column("sk_err") == 0)
+        & ~rows.has("rst_flags", SENT)
+        & (rows.column("fin_sent_ns") != 0)
+        & (since(rows, "at_fin_sent", "at_halfway", "data_segs_in") == 0)
     )
-    finished: Mask = done | mini | handed_over
+    mini = _TIME_WAIT[rows.column("tw_substate")] == TRUE
+    finished = fin_wait2.copy()
+    finished[index] = mini | handed_over
     return finished
 
 

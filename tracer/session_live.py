@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from tracer.session import Limits
 
 TICK_S: Final = 0.050
+TICK_COUNTING_S: Final = 0.100  # nobody waits for a line: half as many batches to judge
 TICK_MIN_S: Final = 0.002
 COUNTERS_EVERY_NS: Final = 1_000_000_000
 CLOCK_EVERY_NS: Final = 5_000_000_000  # the wall clock may be stepped while we run
@@ -93,7 +94,8 @@ class Live:
         self._keep = keep
         self._backlog: deque[Batch] = deque()
         self._backlog_bytes = 0
-        self._tick_s = TICK_S
+        self._slowest_s = TICK_S if keep else TICK_COUNTING_S
+        self._tick_s = self._slowest_s
         self._ended = False
 
     def fetch(self) -> None:
@@ -102,7 +104,7 @@ class Live:
             return
         batch = self.source.drain()
         arrived = 0 if batch is None else len(batch.data)
-        self._tick_s = next_tick_s(self._tick_s, arrived, self.source.ring_bytes)
+        self._tick_s = self._next_tick_s(arrived)
         if batch is not None:
             self._backlog.append(batch)
             self._backlog_bytes += arrived
@@ -156,11 +158,15 @@ class Live:
         time.sleep(self._tick_s)
         batches = self.source.take()
         arrived = sum(len(batch.data) for batch in batches)
-        self._tick_s = next_tick_s(self._tick_s, arrived, self.source.ring_bytes)
+        self._tick_s = self._next_tick_s(arrived)
         try:
             yield from batches or [Batch(BatchKind.CLOSES, time.monotonic_ns(), b"")]
         finally:  # also when nobody asks for more: what was judged must not come again
             self.source.release()
+
+    def _next_tick_s(self, arrived_bytes: int) -> float:
+        ring_bytes = self.source.ring_bytes
+        return min(self._slowest_s, next_tick_s(self._tick_s, arrived_bytes, ring_bytes))
 
     def _over(self, started_ns: int) -> bool:
         if self._limits.duration_s is None:
@@ -170,5 +176,4 @@ class Live:
 
 def next_tick_s(tick_s: float, arrived_bytes: int, ring_bytes: int) -> float:
     """Come sooner when half of one ring filled within one tick, later again when not."""
-    factor = 0.5 if arrived_bytes * 2 > ring_bytes else 2.0
-    return min(TICK_S, max(TICK_MIN_S, tick_s * factor))
+    return max(TICK_MIN_S, tick_s * (0.5 if arrived_bytes * 2 > ring_bytes else 2.0))
