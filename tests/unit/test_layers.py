@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 ROOT: Final = Path(__file__).parents[2]
 PACKAGE: Final = ROOT / "tracer"
 
-FACTS: Final = ("batch", "errors", "tcp")
+FACTS: Final = ("batch", "census", "errors", "tcp")
 JUDGE: Final = ("columns", "verdict", "wire", "classify")
 PURE: Final = (*FACTS, *JUDGE, "why", "close", "metrics", "filters", "amend")
 EDGES: Final = ("recording", "kernel", "outputs")
@@ -28,6 +28,7 @@ MAY_IMPORT: Final[dict[str, tuple[str, ...]]] = {
     "__init__": (),
     # facts: import nothing of ours
     "batch": (),
+    "census": (),
     "errors": (),
     "tcp": (),
     # bytes to verdicts: pure
