@@ -73,33 +73,6 @@ static __always_inline u64 time_of(struct tcp_sock *tp, bool by_segment)
 	return by_segment && segment_ns ? segment_ns : bpf_ktime_get_ns();
 }
 
-static __always_inline void take_v4(u8 *to, u32 addr)
-{
-	u32 *words = (u32 *)to;
-
-	words[0] = 0;
-	words[1] = 0;
-	words[2] = bpf_htonl(0xffff);
-	words[3] = addr;
-}
-
-static __always_inline void take_v6(u8 *to, u32 *from)
-{
-	u32 *words = (u32 *)to;
-
-	words[0] = from[0];
-	words[1] = from[1];
-	words[2] = from[2];
-	words[3] = from[3];
-}
-
-static __always_inline bool is_v4_mapped(u8 *addr)
-{
-	u32 *words = (u32 *)addr;
-
-	return words[0] == 0 && words[1] == 0 && words[2] == bpf_htonl(0xffff);
-}
-
 static __always_inline void take_tuple(struct conn_record *conn, struct sock *sk,
 				       struct tcp_sock *tp)
 {

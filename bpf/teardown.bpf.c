@@ -15,6 +15,7 @@
  */
 #include "records.h"
 #include "compat.h"
+#include "address.h"
 #include "count.h"
 #include "evidence.h"
 #include "rings.h"

@@ -18,6 +18,8 @@ class BatchKind(IntEnum):
     """JSON object: {"cgroups": {"<id>": "/path"}}."""
     CLOCK = 4
     """JSON object: {"realtime_minus_monotonic_ns": int}."""
+    CENSUS = 5
+    """Every TCP socket of the chosen network namespaces: tracer/wire_census.py."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,13 +13,13 @@ from enum import IntFlag
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    import numpy.typing as npt
-
-    Rows: TypeAlias = npt.NDArray[np.void]
+Rows: TypeAlias = npt.NDArray[np.void]
+"""An array of one of the dtypes below."""
 
 REMAINING_STEP_S: Final = 5
 REMAINING_STEPS: Final = 12
@@ -136,6 +136,12 @@ OWNERS: Final = np.dtype(
 
 `start_ns`: when the process began, CLOCK_BOOTTIME; 0 when unknown. With it `tgid` is unambiguous.
 """
+
+ARRAYS: Final = {"states": STATES, "ports": PORTS, "sockets": SOCKETS, "owners": OWNERS}
+"""The arrays of a Census in the order of its bytes."""
+
+CENSUS_VERSION: Final = 1
+"""Of the bytes: a new one for every change of a dtype or of a fact."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -147,7 +147,10 @@ class Session:
             self._recorder.write(batch)
 
     # A batch that cannot be decoded is counted and skipped: an error belongs to one batch.
+    # A census says nothing of closes.
     def _learn(self, batch: Batch) -> None:
+        if batch.kind is BatchKind.CENSUS:
+            return
         try:
             facts = json.loads(bytes(batch.data))
             self._learners[batch.kind](facts)

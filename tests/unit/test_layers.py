@@ -63,6 +63,7 @@ IMPURE: Final = {"os", "pathlib", "select", "socket", "subprocess", "sys", "thre
 # Third-party modules that only some may import.
 ONLY_IN: Final = {
     "bcc": ("kernel.load",),
+    "pyroute2": ("kernel.sock_diag",),
     "prometheus_client": ("outputs.exporter",),
     "click": ("cli",),
 }

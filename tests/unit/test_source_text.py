@@ -35,12 +35,13 @@ def compile_c(text: str, *options: str) -> None:
 
 def test_our_own_headers_are_put_in_place() -> None:
     """BCC's rewriter looks at the main file only."""
-    text = assemble(BPF, "teardown.bpf.c", "", [])
+    mains = ("teardown.bpf.c", "census.bpf.c")
+    text = "".join(assemble(BPF, main, "", []) for main in mains)
     assert '#include "' not in text
     for path in BPF.glob("*.[ch]"):
         body = re.sub(r'^#include "[a-z_.]+"\n', "", path.read_text(), flags=re.MULTILINE)
         assert body.splitlines()[-1] in text
-        assert text.count(body[-200:]) == 1, path.name
+        assert 0 < text.count(body[-200:]) <= len(mains), path.name
 
 
 def test_facts_and_types_come_before_what_uses_them(tmp_path: Path) -> None:

@@ -12,11 +12,22 @@ import errno
 import os
 import platform
 
-__all__ = ("LoadError", "attach_raw_tracepoint", "load_for_test_run", "load_tracing", "test_run")
+__all__ = (
+    "LoadError",
+    "attach_raw_tracepoint",
+    "call",
+    "create_iterator",
+    "link_iterator",
+    "load_for_test_run",
+    "load_iterator",
+    "load_tracing",
+    "test_run",
+)
 
 _NR_BPF = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "s390x": 351, "ppc64le": 361}
 _PROG_LOAD, _PROG_TEST_RUN, _RAW_TRACEPOINT_OPEN = 5, 10, 17
-_PROG_TYPE_RAW_TRACEPOINT, _PROG_TYPE_TRACING, _TRACE_RAW_TP = 17, 26, 23
+_LINK_CREATE, _ITER_CREATE = 28, 33
+_PROG_TYPE_RAW_TRACEPOINT, _PROG_TYPE_TRACING, _TRACE_RAW_TP, _TRACE_ITER = 17, 26, 23, 28
 _LOG_BYTES = 1 << 20
 
 
@@ -58,6 +69,22 @@ class _RawTracepoint(ctypes.Structure):
     _fields_ = [("name", ctypes.c_uint64), ("prog_fd", ctypes.c_uint32), ("pad", ctypes.c_uint32)]
 
 
+class _LinkCreate(ctypes.Structure):
+    _fields_ = [
+        ("prog_fd", ctypes.c_uint32),
+        ("target_fd", ctypes.c_uint32),
+        ("attach_type", ctypes.c_uint32),
+        ("flags", ctypes.c_uint32),
+        ("iter_info", ctypes.c_uint64),
+        ("iter_info_len", ctypes.c_uint32),
+        ("pad", ctypes.c_uint32),
+    ]
+
+
+class _IterCreate(ctypes.Structure):
+    _fields_ = [("link_fd", ctypes.c_uint32), ("flags", ctypes.c_uint32)]
+
+
 class _TestRun(ctypes.Structure):
     _fields_ = [
         ("prog_fd", ctypes.c_uint32),
@@ -86,6 +113,12 @@ def load_tracing(name: str, instructions: bytes, attach_btf_id: int) -> int:
     return _load(name, instructions, {**kind, "attach_btf_id": attach_btf_id})
 
 
+def load_iterator(name: str, instructions: bytes, attach_btf_id: int) -> int:
+    """Load a program for the iterator whose function that is (5.8 and later). Raises LoadError."""
+    kind = {"prog_type": _PROG_TYPE_TRACING, "expected_attach_type": _TRACE_ITER}
+    return _load(name, instructions, {**kind, "attach_btf_id": attach_btf_id})
+
+
 def load_for_test_run(name: str, instructions: bytes) -> int:
     """Load a program that test_run() can run and nothing is attached to. Raises LoadError."""
     return _load(name, instructions, {"prog_type": _PROG_TYPE_RAW_TRACEPOINT})
@@ -93,7 +126,18 @@ def load_for_test_run(name: str, instructions: bytes) -> int:
 
 def attach_raw_tracepoint(name: str, prog_fd: int) -> int:
     """Attach a loaded tracing program to its tracepoint; return the link. Raises LoadError."""
-    return _bpf(_RAW_TRACEPOINT_OPEN, _RawTracepoint(0, prog_fd, 0), f"attach {name}")
+    return call(_RAW_TRACEPOINT_OPEN, _RawTracepoint(0, prog_fd, 0), f"attach {name}")
+
+
+def link_iterator(prog_fd: int) -> int:
+    """Return a link of an iterator program; what runs it is reading create_iterator()'s file."""
+    attr = _LinkCreate(prog_fd=prog_fd, attach_type=_TRACE_ITER)
+    return call(_LINK_CREATE, attr, "link an iterator")
+
+
+def create_iterator(link_fd: int) -> int:
+    """Return a file; reading it walks once, in this thread's namespaces. Raises LoadError."""
+    return call(_ITER_CREATE, _IterCreate(link_fd, 0), "create an iterator")
 
 
 def test_run(prog_fd: int, argument: int) -> None:
@@ -107,7 +151,7 @@ def test_run(prog_fd: int, argument: int) -> None:
         ctx_size_in=ctypes.sizeof(context),
         ctx_in=ctypes.addressof(context),
     )
-    _bpf(_PROG_TEST_RUN, attr, "test run")
+    call(_PROG_TEST_RUN, attr, "test run")
 
 
 # The verifier's log is asked for only after a refusal: writing it costs more than the verdict.
@@ -138,13 +182,14 @@ def _try_load(
     if log is not None:
         attr.log_level, attr.log_size, attr.log_buf = 1, _LOG_BYTES, ctypes.addressof(log)
     try:
-        return _bpf(_PROG_LOAD, attr, f"load {name}")
+        return call(_PROG_LOAD, attr, f"load {name}")
     except LoadError as error:
         error.log = log.value.decode(errors="replace") if log is not None else ""
         raise
 
 
-def _bpf(command: int, attr: ctypes.Structure, what: str) -> int:
+def call(command: int, attr: ctypes.Structure, what: str) -> int:
+    """Do bpf(2) and return its result. Raises LoadError with `what` was tried."""
     number = _NR_BPF.get(platform.machine())
     if number is None:
         raise LoadError(errno.ENOSYS, f"bpf(2) on {platform.machine()}")

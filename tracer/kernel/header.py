@@ -105,12 +105,12 @@ _INTEGERS = {1: "u8", 2: "u16", 4: "u32", 8: "u64"}
 _SIGNED_INTEGERS = {1: "s8", 2: "s16", 4: "s32", 8: "s64"}
 
 
-def kernel_types(btf: Btf) -> str:
-    """Return the C text of every structure in MEMBERS for this kernel.
+def kernel_types(btf: Btf, members: dict[str, dict[str, str]] = MEMBERS) -> str:
+    """Return the C text of every structure in `members` for this kernel.
 
     Raises BtfError naming the first required member that is missing.
     """
-    return "\n".join(_struct(btf.member, name, members) for name, members in MEMBERS.items())
+    return "\n".join(_struct(btf.member, name, fields) for name, fields in members.items())
 
 
 def _struct(resolve: Resolve, name: str, members: dict[str, str]) -> str:

@@ -10,13 +10,11 @@ Usage: load.py CHANNEL_FD OPTIONS_JSON
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import platform
 import shutil
 import socket
-import struct
 import sys
 import tempfile
 import threading
@@ -25,10 +23,13 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tracer.kernel import bpf, handoff
-from tracer.kernel.btf import KIND_TYPEDEF, Btf, BtfError
-from tracer.kernel.header import kernel_types
+from tracer.kernel import bpf, handoff, load_census
+from tracer.kernel.btf import KIND_FUNC, KIND_TYPEDEF, Btf, BtfError
+from tracer.kernel.header import MEMBERS, kernel_types
+from tracer.kernel.instructions import with_constant
+from tracer.kernel.kallsyms import shorten_kallsyms
 from tracer.kernel.source_text import assemble, make_kernel_tree
+from tracer.kernel.stages import StageError, refused
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -47,18 +48,8 @@ PROGRAMS = (
     ("set_state_twin", "on_set_state", "inet_sock_set_state", True),
 )
 _TWIN_MARK = 0x7477696E  # is_twin() in teardown.bpf.c
-_LD_IMM64 = 0x18
-_CLONE_NEWNS, _MS_BIND, _MS_REC, _MS_PRIVATE = 0x20000, 0x1000, 0x4000, 0x40000
 _CAP_BITS = {"CAP_BPF": 39, "CAP_PERFMON": 38}
 _CAP_SYS_ADMIN = 21
-
-
-class StageError(Exception):
-    """A stage failed; becomes the message to the resident."""
-
-    def __init__(self, stage: str, message: str, code: int = 0, detail: str = "") -> None:
-        super().__init__(message)
-        self.report = {"stage": stage, "message": message, "errno": code, "detail": detail}
 
 
 def main(argv: list[str]) -> int:
@@ -76,10 +67,29 @@ def main(argv: list[str]) -> int:
 
 
 def load(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, int]]:
-    """Return the manifest and the descriptors. Raises StageError."""
+    """Return the manifest and the descriptors of the sets of programs asked for.
+
+    Raises StageError.
+    """
     check_privilege()
     bcc = import_bcc()
     btf = read_btf()
+    manifest = {
+        "bcc_version": str(getattr(bcc, "__version__", "unknown")),
+        "python": platform.python_version(),
+    }
+    fds: dict[str, int] = {}
+    for name in options["sets"]:
+        more, theirs = SETS[name](bcc, btf, options)
+        manifest |= more
+        fds |= theirs
+    return manifest, fds
+
+
+def load_teardown(
+    bcc: ModuleType, btf: Btf, options: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, int]]:
+    """Load what follows closes. Raises StageError."""
     module = compile_programs(bcc, btf, options)
     fds = {f"ring:{n}": module[f"closes_{n}"].map_fd for n in range(options["rings"])}
     fds["counts"] = module["counts"].map_fd
@@ -89,8 +99,6 @@ def load(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, int]]:
     return {
         "programs": [name for name, *_ in PROGRAMS],
         "mechanism": "tp_btf",
-        "bcc_version": str(getattr(bcc, "__version__", "unknown")),
-        "python": platform.python_version(),
         "rings": options["rings"],
         "slots": options["slots"],
         "ring_bytes": options["ring_pages"] * os.sysconf("SC_PAGESIZE"),
@@ -98,6 +106,25 @@ def load(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, int]]:
         "cpu_slots": options["cpu_slots"],
         "reset_reasons": reset_reasons,
     }, fds
+
+
+def load_iterators(
+    bcc: ModuleType, btf: Btf, options: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, int]]:
+    """Load what takes the census. A kernel that refuses it is no failure: there is sock_diag."""
+    try:
+        text = load_census
+        module = compile_text(
+            bcc, btf, options, text.MAIN, text.CENSUS_MEMBERS, text.flags(options)
+        )
+        maps = {name: module[name].map_fd for name in text.MAPS}
+        return {"census": "iterator"}, text.attach(maps, module.dump_func, btf)
+    except StageError as failed:
+        return {"census": failed.report}, {}
+    except bpf.LoadError as error:
+        return {"census": refused(error).report}, {}
+    except BtfError as error:
+        return {"census": StageError("btf", str(error)).report}, {}
 
 
 def check_privilege() -> None:
@@ -139,16 +166,29 @@ def read_btf() -> Btf:
 
 
 def compile_programs(bcc: ModuleType, btf: Btf, options: dict[str, Any]) -> BPF:
+    """Return the compiled programs that follow closes."""
+    return compile_text(bcc, btf, options, "teardown.bpf.c", MEMBERS, compile_flags(options))
+
+
+def compile_text(
+    bcc: ModuleType,
+    btf: Btf,
+    options: dict[str, Any],
+    main: str,
+    members: dict[str, dict[str, str]],
+    cflags: list[str],
+) -> BPF:
     """Return BCC's compiled module; its maps exist, its programs are not loaded yet."""
     try:
-        text = assemble(Path(options["bpf_dir"]), "teardown.bpf.c", kernel_types(btf), facts(btf))
+        types = kernel_types(btf, members)
+        text = assemble(Path(options["bpf_dir"]), main, types, facts(btf))
     except BtfError as error:
         raise StageError("btf", str(error)) from error
     tree = Path(tempfile.mkdtemp(prefix="fourwave-"))
     try:
         make_kernel_tree(tree)
         os.environ["BCC_KERNEL_SOURCE"] = str(tree)
-        module: BPF = bcc.BPF(text=text, cflags=compile_flags(options))
+        module: BPF = bcc.BPF(text=text, cflags=cflags)
     except Exception as error:  # BCC raises bare Exception for all it can say
         raise StageError("compile", str(error)) from error
     finally:
@@ -162,6 +202,8 @@ def facts(btf: Btf) -> list[str]:
     has = {
         "HAS_RST_REASON": bool(btf.enum("sk_rst_reason")),
         "HAS_CURRENT_TASK_BTF": "BPF_FUNC_get_current_task_btf" in helpers,
+        "HAS_SOCK_FROM_FILE": "BPF_FUNC_sock_from_file" in helpers,
+        "HAS_SOCKET_COOKIE": bool(btf.find("bpf_get_socket_ptr_cookie", KIND_FUNC)),
     }
     return [name for name, there in has.items() if there]
 
@@ -187,13 +229,6 @@ def load_sweep(module: BPF) -> int:
         return bpf.load_for_test_run("sweep", module.dump_func(b"on_sweep"))
     except bpf.LoadError as error:
         raise refused(error) from error
-
-
-def refused(error: bpf.LoadError) -> StageError:
-    """Return what to report when the kernel refuses a program."""
-    return StageError(
-        "load", f"{error.filename}: {error.strerror}", error.errno or 0, error.log[-2000:]
-    )
 
 
 def attach_all(module: BPF, btf: Btf) -> dict[str, int]:
@@ -247,37 +282,7 @@ class Load(threading.Thread):
         return self._fd
 
 
-def with_constant(code: bytes, mark: int, value: int) -> bytes:
-    """Return the instructions with every 64-bit immediate equal to `mark` replaced."""
-    out = bytearray(code)
-    at = 0
-    while at < len(out):
-        wide = out[at] == _LD_IMM64
-        plain = wide and not out[at + 1] >> 4  # a source register says: a map, not a number
-        if plain and struct.unpack_from("=I4xI", out, at + 4) == (mark, 0):
-            struct.pack_into("=I", out, at + 4, value)
-        at += 16 if wide else 8
-    return bytes(out)
-
-
-def shorten_kallsyms() -> None:
-    """Let this process alone see one line in /proc/kallsyms.
-
-    BCC reads all of it at every compile, to learn whether the kernel has
-    bpf_probe_read_kernel(), and that takes as long as the compile itself. A mount namespace
-    of this process's own, which is about to end, shows it that one answer (the helper is older
-    than the programs' type). Where that is not allowed, BCC just reads on.
-    """
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.unshare(_CLONE_NEWNS):
-        return
-    # Not for others to see: mounts may be shared between namespaces.
-    libc.mount(b"none", b"/", None, ctypes.c_ulong(_MS_REC | _MS_PRIVATE), None)
-    with tempfile.NamedTemporaryFile("w") as stand_in:
-        stand_in.write("ffffffff81000000 T bpf_probe_read_kernel\n")
-        stand_in.flush()
-        file = os.fsencode(stand_in.name)
-        libc.mount(file, b"/proc/kallsyms", None, ctypes.c_ulong(_MS_BIND), None)
+SETS = {"teardown": load_teardown, "census": load_iterators}
 
 
 if __name__ == "__main__":

@@ -61,7 +61,7 @@ class KernelSource:
         from tracer.kernel.counters import Counters  # noqa: PLC0415
         from tracer.kernel.ring import Ring  # noqa: PLC0415
 
-        loaded = loader.wait()
+        loaded = self.loaded = loader.wait()
         self.manifest: dict[str, Any] = loaded.manifest
         self._stack = ExitStack()
         self._fds = loaded.fds
@@ -87,12 +87,18 @@ class KernelSource:
         )
 
     @staticmethod
-    def load(sizes: Sizes | None = None) -> Loader:
-        """Start the loader child and return at once; KernelSource(loader) waits for it."""
+    def load(sizes: Sizes | None = None, *, census: dict[str, Any] | None = None) -> Loader:
+        """Start the loader child and return at once; KernelSource(loader) waits for it.
+
+        `census`: CensusSource.options(), to have its programs loaded by the same child;
+        CensusSource(source.loaded) takes them over.
+        """
         chosen, cpus = sizes or Sizes(), possible_cpus()
         rings = 1 if cpus < 2 else 2 if cpus < 4 else RINGS_MAX
         return Loader(
             {
+                "sets": ["teardown", *(["census"] if census else [])],
+                **(census or {}),
                 "rings": rings,
                 "ring_pages": max(1, chosen.ring_bytes // rings // os.sysconf("SC_PAGESIZE")),
                 "slots": chosen.slots,

@@ -1,0 +1,238 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The running kernel's present: every TCP socket of every network namespace, as one batch."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, Self
+
+import numpy as np
+
+from tracer.batch import Batch, BatchKind
+from tracer.census import OWNERS, PORTS, SOCKETS, STATES, Census
+from tracer.errors import HostError
+from tracer.kernel import netns
+from tracer.kernel.census_bytes import encode_census
+from tracer.kernel.cgroups import CgroupPaths
+from tracer.kernel.launch import Loader
+from tracer.kernel.netns_facts import read_facts
+from tracer.kernel.processes import PROCESSES_MAX, read_processes
+from tracer.kernel.source import hz
+from tracer.kernel.walk import Walk, Walker
+from tracer.tcp import TcpState
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from tracer.census import NetnsFacts, ProcessFacts, Rows
+    from tracer.kernel.launch import Loaded
+
+__all__ = ("CENSUS_OPTIONS", "CensusSource")
+
+CENSUS_OPTIONS: Final = {"states_max": 1 << 14, "ports_max": 1 << 16}
+"""How many states of a cgroup, and how many destinations, one namespace can have."""
+
+ROW_STATES: Final = (
+    TcpState.LISTEN,
+    TcpState.CLOSE_WAIT,
+    TcpState.FIN_WAIT1,
+    TcpState.FIN_WAIT2,
+    TcpState.CLOSING,
+    TcpState.LAST_ACK,
+)
+"""Whose full sockets are always shown one by one."""
+
+FORCE: Final = "FOURWAVE_CENSUS"
+"""Environment variable: "sock_diag" takes the second choice without trying the first."""
+
+
+PREFIX: Final = "census:"
+"""Of the descriptors the loader hands over for a census."""
+
+
+class Mechanism(Protocol):
+    """One way to look at sockets; both are used from one thread at a time."""
+
+    name: str
+
+    def walk(self, netns: int, ports: tuple[int, int] | None, states: Iterable[TcpState]) -> Walk:
+        """Look at all sockets of the calling thread's namespace."""
+
+    def owners(self, states: Iterable[TcpState]) -> Rows:
+        """Look at all descriptors of all processes: OWNER_ROW."""
+
+    def close(self) -> None:
+        """Let go."""
+
+
+class Found(NamedTuple):
+    """All walks of a census."""
+
+    walks: list[Walk]
+    namespaces: dict[int, NetnsFacts]
+    left_out: Counter[str]
+
+
+class CensusSource:
+    """The present of this host on demand; nothing runs between two censuses."""
+
+    def __init__(self, loader: Loader | Loaded) -> None:
+        """Wait for the loader, or take over what another source's has loaded for this one.
+
+        Without BPF it is sock_diag, and `reason` says why. Raises nothing but UsageError.
+        """
+        self._fds: dict[str, int] = {}
+        self.reason: str | None
+        try:
+            loaded = loader.wait() if isinstance(loader, Loader) else loader
+            ours = [name for name in loaded.fds if name.startswith(PREFIX)]
+            self._fds = {name.removeprefix(PREFIX): loaded.fds.pop(name) for name in ours}
+            self.reason = _refusal(loaded.manifest["census"])
+        except HostError as error:
+            self.reason = str(error).partition("\n")[0]
+        self._look: Mechanism = Walker(self._fds) if self.reason is None else _second_choice()
+        self._cgroups = CgroupPaths()
+
+    @staticmethod
+    def options() -> dict[str, Any]:
+        """Return what the loader is to be told of the census."""
+        return {"hz": hz(), **CENSUS_OPTIONS}
+
+    @staticmethod
+    def load() -> Loader:
+        """Start the loader child for the census alone and return at once."""
+        return Loader({"sets": ["census"], **CensusSource.options()})
+
+    @property
+    def mechanism(self) -> str:
+        """How it looks: "iterator" or "sock_diag"."""
+        return self._look.name
+
+    def take(
+        self, chosen: set[int] | None = None, *, owners: bool, established: bool = False
+    ) -> Batch:
+        """Return a CENSUS batch of these namespaces, None: of all that can be found.
+
+        `owners`: who holds the sockets, and the sockets in CLOSE that only their descriptors
+        tell of. `established`: ESTABLISHED sockets as rows, too. Raises OSError.
+        """
+        states = (*ROW_STATES, TcpState.ESTABLISHED) if established else ROW_STATES
+        census = netns.in_thread(lambda: self._census(chosen, states, owners=owners))
+        return Batch(BatchKind.CENSUS, census.mono_ns, encode_census(census))
+
+    def close(self) -> None:
+        """Unload everything."""
+        self._look.close()
+        self._cgroups.close()
+        for fd in self._fds.values():
+            os.close(fd)
+        self._fds = {}
+
+    def __enter__(self) -> Self:
+        """Return self."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Unload everything."""
+        self.close()
+
+    def _census(
+        self, chosen: set[int] | None, states: tuple[TcpState, ...], *, owners: bool
+    ) -> Census:
+        began = time.monotonic_ns()
+        found = self._walk_all(chosen, states)
+        sockets = np.frombuffer(b"".join(walk.sockets for walk in found.walks), SOCKETS)
+        by_state = [np.zeros(0, STATES), *(walk.states for walk in found.walks)]
+        held = np.zeros(0, OWNERS)
+        if owners:
+            rows = self._look.owners((*states, TcpState.CLOSE))
+            rows = rows[np.isin(rows["netns"], list(found.namespaces))]
+            in_close = rows["state"] == TcpState.CLOSE
+            by_state.append(_closed(rows[in_close]))
+            held = rows[list(OWNERS.names or ())][~in_close].astype(OWNERS)
+        return Census(
+            mono_ns=began,
+            took_ns=time.monotonic_ns() - began,
+            mechanism=self.mechanism,
+            reason=self.reason,
+            states=np.concatenate(by_state),
+            ports=np.concatenate([np.zeros(0, PORTS), *(walk.ports for walk in found.walks)]),
+            sockets=sockets,
+            owners=held,
+            namespaces=found.namespaces,
+            processes=_processes(sockets, held, found.left_out),
+            cgroups={int(number): self._cgroups.path(int(number)) for number in _cgroups(sockets)},
+            truncated=+found.left_out,
+        )
+
+    def _walk_all(self, chosen: set[int] | None, states: tuple[TcpState, ...]) -> Found:
+        found = Found([], {}, Counter())
+        for inum, path in _namespaces(chosen, found.left_out).items():
+            try:
+                with netns.entered(inum, path):
+                    facts = read_facts(path)
+                    if _has_sockets(facts):
+                        found.walks.append(self._look.walk(inum, facts.port_range, states))
+            except (FileNotFoundError, ProcessLookupError):
+                continue  # it ended since it was found
+            except PermissionError:
+                found.left_out["namespaces"] += 1
+                continue
+            found.namespaces[inum] = facts
+        for walk in found.walks:
+            found.left_out["states"] += walk.states_left_out
+            found.left_out["ports"] += walk.ports_left_out
+        return found
+
+
+# Why the iterators cannot be used, None when they can.
+def _refusal(outcome: Any) -> str | None:
+    if os.environ.get(FORCE) == "sock_diag":
+        return f"{FORCE}=sock_diag"
+    return None if outcome == "iterator" else f"{outcome['stage']}: {outcome['message']}"
+
+
+def _second_choice() -> Mechanism:
+    from tracer.kernel.sock_diag import SockDiag  # noqa: PLC0415 - its library is large
+
+    return SockDiag()
+
+
+def _namespaces(chosen: set[int] | None, left_out: Counter[str]) -> dict[int, str]:
+    found = netns.find()
+    if chosen is None:
+        return found
+    if not chosen <= set(found):
+        found = netns.find(thorough=True)
+    left_out["namespaces"] += len(chosen - set(found))
+    return {inum: path for inum, path in found.items() if inum in chosen}
+
+
+# A walk goes through the whole hash table, whose size is the host's: milliseconds.
+def _has_sockets(facts: NetnsFacts) -> bool:
+    counts = facts.sockstat
+    return not counts or any(counts.get(name) for name in ("inuse", "tw", "tcp6_inuse"))
+
+
+# Unhashed sockets have no place but a process's descriptor; a shared one is still one socket.
+def _closed(rows: Rows) -> Rows:
+    _, first = np.unique(rows["ino"], return_index=True)
+    inums, counts = np.unique(rows["netns"][first], return_counts=True)
+    out = np.zeros(len(inums), STATES)
+    out["netns"], out["count"] = inums, counts
+    out["state"] = out["substate"] = TcpState.CLOSE
+    return out
+
+
+def _cgroups(sockets: Rows) -> Rows:
+    ids = np.unique(sockets["cgroup_id"])
+    return ids[ids > 0]
+
+
+def _processes(sockets: Rows, held: Rows, left_out: Counter[str]) -> dict[int, ProcessFacts]:
+    suspects = sockets["ino"][sockets["state"] != TcpState.ESTABLISHED]
+    tgids = np.unique(held["tgid"][np.isin(held["ino"], suspects)])
+    left_out["processes"] += max(0, len(tgids) - PROCESSES_MAX)
+    return read_processes(tgids[:PROCESSES_MAX].tolist())

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whole BPF hashes as arrays: a few system calls, no Python object per element."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tracer.kernel import bpf
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+__all__ = ("take_all",)
+
+_LOOKUP_AND_DELETE_BATCH = 25
+_STEP = 4096  # elements per call; a bucket of the hash must fit
+
+
+class _Batch(ctypes.Structure):
+    # union bpf_attr, "struct { … } batch": include/uapi/linux/bpf.h
+    _fields_ = [
+        ("in_batch", ctypes.c_uint64),
+        ("out_batch", ctypes.c_uint64),
+        ("keys", ctypes.c_uint64),
+        ("values", ctypes.c_uint64),
+        ("count", ctypes.c_uint32),
+        ("map_fd", ctypes.c_uint32),
+        ("elem_flags", ctypes.c_uint64),
+        ("flags", ctypes.c_uint64),
+    ]
+
+
+def take_all(
+    fd: int, key: np.dtype[Any], value: np.dtype[Any]
+) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """Empty a hash; return its keys and its values, in the same order.
+
+    Linux commit 057996380a42 ("bpf: Add batch ops to all htab bpf map") (in v5.6).
+    Raises LoadError.
+    """
+    keys, values = [np.empty(0, key)], [np.empty(0, value)]
+    position, more = ctypes.create_string_buffer(8), True
+    first = True
+    while more:
+        some_keys, some_values = np.empty(_STEP, key), np.empty(_STEP, value)
+        attr = _Batch(
+            in_batch=0 if first else ctypes.addressof(position),
+            out_batch=ctypes.addressof(position),
+            keys=some_keys.ctypes.data,
+            values=some_values.ctypes.data,
+            count=_STEP,
+            map_fd=fd,
+        )
+        more = _next(attr)
+        first = False
+        keys.append(some_keys[: attr.count])
+        values.append(some_values[: attr.count])
+    return np.concatenate(keys), np.concatenate(values)
+
+
+# Whether there is more: ENOENT says that this was the last step.
+def _next(attr: _Batch) -> bool:
+    try:
+        bpf.call(_LOOKUP_AND_DELETE_BATCH, attr, "read a map")
+    except bpf.LoadError as error:
+        if error.errno != errno.ENOENT:
+            raise
+        return False
+    return True

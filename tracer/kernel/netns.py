@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The network namespaces of this host: where they can be entered, and entering them.
+
+A namespace lives as long as something refers to it. A process in it shows it in /proc/PID/ns/net;
+a bind mount (`ip netns`, container runtimes) in the mountinfo of whoever sees the mount; an open
+descriptor of it in /proc/PID/fd. One that only its own sockets keep alive is entered by one of
+these sockets (SIOCGSKNS). What nothing visible refers to cannot be entered; sockets without a
+process (orphans) can be such.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import threading
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+__all__ = ("entered", "find", "in_thread", "name_of", "own")
+
+_CLONE_NEWNET: Final = 0x40000000
+_LINK: Final = re.compile(r"net:\[(\d+)\]")
+_NETNS_DIRS: Final = ("/run/netns/", "/var/run/netns/")
+
+_T = TypeVar("_T")
+
+
+def own() -> int:
+    """Return the inode number of the calling thread's namespace."""
+    return os.stat("/proc/thread-self/ns/net").st_ino  # noqa: PTH116 - follows the link
+
+
+def find(*, thorough: bool = False) -> dict[int, str]:
+    """Return a path to enter each namespace by, by inode number; this process's first.
+
+    `thorough`: threads in a namespace of their own, and descriptors of all processes, which
+    takes long on a host with many.
+    """
+    found = dict(_link("/proc/self/ns/net"))
+    for places in (_mounts, _processes, *((_threads, _descriptors) if thorough else ())):
+        for inum, path in places():
+            found.setdefault(inum, path)
+    return found
+
+
+def name_of(path: str) -> str | None:
+    """Return the name `ip netns` has for what is entered by this path."""
+    for folder in _NETNS_DIRS:
+        if path.startswith(folder):
+            return path.removeprefix(folder)
+    return None
+
+
+@contextmanager
+def entered(inum: int, path: str) -> Iterator[None]:
+    """Move the calling thread into a namespace, and leave it there. Raises OSError.
+
+    Only for a thread of in_thread(): it ends in whatever namespace it was in last.
+    """
+    if own() != inum:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            if ctypes.CDLL(None, use_errno=True).setns(fd, _CLONE_NEWNET):
+                code = ctypes.get_errno()
+                raise OSError(code, os.strerror(code), path)
+        finally:
+            os.close(fd)
+    yield
+
+
+def in_thread(work: Callable[[], _T]) -> _T:
+    """Return what `work` returns, done in a thread of its own: it may change its namespace."""
+    results: list[_T] = []
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            results.append(work())
+        except BaseException as error:  # noqa: BLE001 - it is raised in the caller
+            errors.append(error)
+
+    thread = threading.Thread(target=run, name="netns", daemon=True)
+    thread.start()
+    thread.join()
+    if errors:
+        raise errors[0]
+    return results[0]
+
+
+def _pids() -> list[str]:
+    return [name for name in os.listdir("/proc") if name.isdigit()]  # noqa: PTH208 - names only
+
+
+def _processes() -> Iterator[tuple[int, str]]:
+    for pid in _pids():
+        yield from _link(f"/proc/{pid}/ns/net")
+
+
+def _threads() -> Iterator[tuple[int, str]]:
+    for pid in _pids():
+        for tid in _names(f"/proc/{pid}/task"):
+            yield from _link(f"/proc/{pid}/task/{tid}/ns/net")
+
+
+def _descriptors() -> Iterator[tuple[int, str]]:
+    for pid in _pids():
+        for fd in _names(f"/proc/{pid}/fd"):
+            yield from _link(f"/proc/{pid}/fd/{fd}")
+
+
+def _link(path: str) -> Iterator[tuple[int, str]]:
+    with suppress(OSError, ValueError):
+        match = _LINK.fullmatch(os.readlink(path))  # noqa: PTH115 - half a million of them
+        if match:
+            yield int(match[1]), path
+
+
+def _names(folder: str) -> list[str]:
+    with suppress(OSError):
+        return os.listdir(folder)  # noqa: PTH208 - names only
+    return []
+
+
+# Bind mounts of namespaces, as every mount namespace sees them.
+def _mounts() -> Iterator[tuple[int, str]]:
+    seen = {_mount_namespace("thread-self")}
+    yield from _mounted("/proc/thread-self/mountinfo", "")
+    for pid in _pids():
+        mounts = _mount_namespace(pid)
+        if mounts and mounts not in seen:
+            seen.add(mounts)
+            yield from _mounted(f"/proc/{pid}/mountinfo", f"/proc/{pid}/root")
+
+
+def _mount_namespace(pid: str) -> str:
+    with suppress(OSError):
+        return os.readlink(f"/proc/{pid}/ns/mnt")  # noqa: PTH115 - one per process
+    return ""
+
+
+# "… net:[4026532281] /run/netns/blue rw … - nsfs nsfs rw": proc_pid_mountinfo(5).
+def _mounted(mountinfo: str, root: str) -> Iterator[tuple[int, str]]:
+    with suppress(OSError):
+        for line in Path(mountinfo).read_text(errors="surrogateescape").splitlines():
+            fields = line.split(" ", 5)
+            match = _LINK.fullmatch(fields[3]) if len(fields) > 5 else None
+            if match:
+                yield int(match[1]), root + _unescaped(fields[4])
+
+
+# Blanks and backslashes in a mount point: fs/seq_file.c mangle_path().
+def _unescaped(path: str) -> str:
+    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), path)

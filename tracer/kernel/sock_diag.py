@@ -1,0 +1,237 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The census's second choice, where the kernel refuses iterators: sock_diag and /proc/PID/fd.
+
+The same sockets with the same definitions, a hundred times slower: one Python object per socket.
+What sock_diag does not tell: cgroups, and SYN_RECV apart from NEW_SYN_RECV (it is counted as the
+latter, which it nearly always is).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import struct
+from collections import Counter
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from pyroute2.netlink.diag import DiagSocket
+
+from tracer.census import (
+    PORTS,
+    REMAINING_STEP_S,
+    REMAINING_STEPS,
+    SOCKETS,
+    STATES,
+    SocketFlag,
+)
+from tracer.kernel.walk import OWNER_ROW, Walk
+from tracer.tcp import TcpState
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from tracer.census import Rows
+
+__all__ = ("SockDiag",)
+
+_ALL: Final = (1 << 13) - 1
+# INET_DIAG_INFO, INET_DIAG_SKMEMINFO, INET_DIAG_SHUTDOWN: bit (number - 1)
+_EXTENSIONS: Final = 1 << 1 | 1 << 6 | 1 << 7
+_TIMER_TIME_WAIT: Final = 3
+_SKMEMINFO_DROPS: Final = 8
+_NO_COOKIE: Final = (1 << 64) - 1
+_MAPPED: Final = bytes(10) + b"\xff\xff"
+_SOCKET_LINK: Final = re.compile(r"socket:\[(\d+)\]")
+
+
+class SockDiag:
+    """Looks at sockets as ss does."""
+
+    name = "sock_diag"
+
+    def __init__(self) -> None:
+        self._inodes: dict[int, tuple[int, int]] = {}  # what the last walks saw: netns, state
+
+    def walk(self, netns: int, ports: tuple[int, int] | None, states: Iterable[TcpState]) -> Walk:
+        """Look at all sockets of the calling thread's namespace. Raises OSError."""
+        wanted = frozenset(states)
+        seen = _Seen(netns, range(ports[0], ports[1] + 1) if ports else range(0))
+        for message in _dump():
+            seen.add(message, wanted)
+        self._inodes.update(seen.inodes)
+        return seen.walk()
+
+    def owners(self, states: Iterable[TcpState]) -> Rows:
+        """Return who holds the sockets of the walks since the last call: OWNER_ROW.
+
+        Sockets in CLOSE are not among them: sock_diag does not show them.
+        """
+        wanted, inodes = frozenset(states), self._inodes
+        self._inodes = {}
+        rows = [
+            (ino, start_ns, tgid, fd, comm, *inodes[ino], (0, 0, 0))
+            for tgid, start_ns, comm, fd, ino in _descriptors()
+            if ino in inodes and inodes[ino][1] in wanted
+        ]
+        return np.array(rows, OWNER_ROW)
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class _Seen:
+    def __init__(self, netns: int, port_range: range) -> None:
+        self._netns = netns
+        self._range = port_range
+        self._states: Counter[tuple[int, int, bool]] = Counter()
+        self._ports: dict[tuple[Any, ...], Rows] = {}
+        self._sockets: list[Rows] = []
+        self._listening: set[int] = set()
+        self._requests: Counter[int] = Counter()
+        self.inodes: dict[int, tuple[int, int]] = {}
+
+    # The kernel dumps listening sockets first, so that a service's port is known.
+    def add(self, message: Any, wanted: frozenset[TcpState]) -> None:
+        state, mini = message["idiag_state"], message["idiag_timer"] == _TIMER_TIME_WAIT
+        port = message["idiag_sport"]
+        if state == TcpState.LISTEN:
+            self._listening.add(port)
+        inbound = port in self._listening
+        if state == TcpState.SYN_RECV:
+            self._requests[port] += 1
+            self._states[TcpState.NEW_SYN_RECV, TcpState.NEW_SYN_RECV, inbound] += 1
+            return
+        self._states[TcpState.TIME_WAIT if mini else state, state, inbound] += 1
+        if message["idiag_inode"]:
+            self.inodes[message["idiag_inode"]] = (self._netns, state)
+        if state != TcpState.LISTEN:
+            self._count_port(message, state, mini=mini, inbound=inbound)
+        if state in wanted and not mini:
+            self._sockets.append(_socket(message, self._netns))
+
+    def walk(self) -> Walk:
+        states = np.zeros(len(self._states), STATES)
+        for row, ((state, substate, inbound), count) in zip(
+            states, self._states.items(), strict=True
+        ):
+            row["netns"], row["count"], row["inbound"] = self._netns, count, inbound
+            row["state"], row["substate"] = state, substate
+        sockets = np.array(self._sockets, SOCKETS) if self._sockets else np.zeros(0, SOCKETS)
+        for row in sockets[sockets["state"] == TcpState.LISTEN]:
+            row["syn_queue"] = self._requests[int(row["lport"])]
+        ports = np.array(list(self._ports.values()), PORTS) if self._ports else np.zeros(0, PORTS)
+        return Walk(states, ports, sockets.tobytes(), 0, 0)
+
+    def _count_port(self, message: Any, state: int, *, mini: bool, inbound: bool) -> None:
+        laddr, raddr, family = _addresses(message)
+        port = message["idiag_sport"]
+        key = (family, port) if inbound else (family, laddr, raddr, message["idiag_dport"])
+        row = self._ports.get(key)
+        if row is None:
+            row = self._ports[key] = np.zeros((), PORTS)
+            row["netns"], row["family"], row["inbound"] = self._netns, family, inbound
+            if inbound:
+                row["lport"] = port
+            else:
+                row["rport"] = message["idiag_dport"]
+                row["laddr"], row["raddr"] = list(laddr), list(raddr)
+        kind = "in_use"
+        if mini:
+            kind = "time_wait" if state == TcpState.TIME_WAIT else "fin_wait2"
+        row[kind] += 1
+        row["in_range"] += port in self._range
+        if kind == "time_wait":
+            step = message["idiag_expires"] // (REMAINING_STEP_S * 1000)
+            row["remaining"][min(step, REMAINING_STEPS - 1)] += 1
+
+
+def _dump() -> Iterator[Any]:
+    with DiagSocket() as diag:
+        diag.bind()
+        for family in (socket.AF_INET, socket.AF_INET6):
+            yield from diag.get_sock_stats(family=family, states=_ALL, extensions=_EXTENSIONS)
+
+
+def _addresses(message: Any) -> tuple[bytes, bytes, int]:
+    addresses = [_address(message[name]) for name in ("idiag_src", "idiag_dst")]
+    mapped = any(address.startswith(_MAPPED) for address in addresses)
+    return addresses[0], addresses[1], 4 if mapped else 6
+
+
+def _address(text: str) -> bytes:
+    if ":" in text:
+        return socket.inet_pton(socket.AF_INET6, text)
+    return _MAPPED + socket.inet_pton(socket.AF_INET, text)
+
+
+def _socket(message: Any, netns: int) -> Rows:
+    row = np.zeros((), SOCKETS)
+    laddr, raddr, family = _addresses(message)
+    cookie, ino = message["idiag_cookie"], message["idiag_inode"]
+    row["cookie"], row["ino"] = 0 if cookie == _NO_COOKIE else cookie, ino
+    row["netns"], row["uid"] = netns, message["idiag_uid"]
+    row["lport"], row["rport"] = message["idiag_sport"], message["idiag_dport"]
+    row["laddr"], row["raddr"], row["family"] = list(laddr), list(raddr), family
+    row["state"] = message["idiag_state"]
+    row["shutdown"] = message.get_attr("INET_DIAG_SHUTDOWN") or 0
+    row["flags"] = SocketFlag.HAS_SOCKET if ino else 0
+    row["age_received_ms"] = row["age_data_received_ms"] = row["age_sent_ms"] = -1
+    if message["idiag_state"] == TcpState.LISTEN:
+        row["accept_queue"] = message["idiag_rqueue"]
+        row["accept_queue_limit"] = message["idiag_wqueue"]
+        row["drops"] = _drops(message)
+    else:
+        _take_traffic(row, message)
+    return row
+
+
+def _take_traffic(row: Rows, message: Any) -> None:
+    row["unread"] = message["idiag_rqueue"]
+    info = message.get_attr("INET_DIAG_INFO")
+    if not info:
+        return
+    row["unsent"] = info["tcpi_notsent_bytes"]
+    row["unacked"] = message["idiag_wqueue"] - info["tcpi_notsent_bytes"]
+    row["bytes_received"] = info["tcpi_bytes_received"]
+    row["bytes_acked"] = info["tcpi_bytes_acked"]
+    row["age_sent_ms"] = info["tcpi_last_data_sent"]
+    row["age_data_received_ms"] = info["tcpi_last_data_recv"]
+    row["age_received_ms"] = min(info["tcpi_last_data_recv"], info["tcpi_last_ack_recv"])
+
+
+# "ab:cd:…": sk_get_meminfo(), of which the ninth word counts drops.
+def _drops(message: Any) -> int:
+    text = message.get_attr("INET_DIAG_SKMEMINFO")
+    words = bytes.fromhex(text.replace(":", "")) if text else b""
+    if len(words) < 4 * (_SKMEMINFO_DROPS + 1):
+        return 0
+    return int(struct.unpack_from("<I", words, 4 * _SKMEMINFO_DROPS)[0])
+
+
+# tgid, start in ns, comm, fd, inode of every socket of every process.
+def _descriptors() -> Iterator[tuple[int, int, bytes, int, int]]:
+    for name in os.listdir("/proc"):  # noqa: PTH208 - names only
+        if name.isdigit():
+            with suppress(OSError):
+                yield from _of_process(name)
+
+
+def _of_process(pid: str) -> Iterator[tuple[int, int, bytes, int, int]]:
+    comm, start_ns = _stat(Path(f"/proc/{pid}/stat").read_bytes())
+    for fd in os.listdir(f"/proc/{pid}/fd"):  # noqa: PTH208 - names only
+        with suppress(OSError):
+            link = os.readlink(f"/proc/{pid}/fd/{fd}")  # noqa: PTH115 - one per descriptor
+            match = _SOCKET_LINK.fullmatch(link)
+            if match:
+                yield int(pid), start_ns, comm, int(fd), int(match[1])
+
+
+# "1 (comm) S …": the name may hold blanks and brackets; the 22nd field is the start in ticks.
+def _stat(line: bytes) -> tuple[bytes, int]:
+    comm = line[line.index(b"(") + 1 : line.rindex(b")")]
+    ticks = int(line[line.rindex(b")") + 1 :].split()[19])
+    return comm, ticks * 1_000_000_000 // os.sysconf("SC_CLK_TCK")

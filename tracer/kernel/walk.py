@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The iterators of a census: one walk over the sockets of a namespace, one over all files."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import numpy as np
+
+from tracer.census import OWNERS, PORTS, REMAINING_STEPS, STATES, Rows
+from tracer.kernel import bpf
+from tracer.kernel.maps import take_all
+from tracer.tcp import TcpState
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ("OWNER_ROW", "WALK", "Walk", "Walker")
+
+WALK: Final = np.dtype(
+    [
+        ("netns", "<u4"),
+        ("port_first", "<u4"),
+        ("port_last", "<u4"),
+        ("rows", "<u4"),
+        ("states_left_out", "<u8"),
+        ("ports_left_out", "<u8"),
+        ("minis", "<u8", (2, 2)),
+        ("requests", "<u8", (2,)),
+        ("listening", "u1", (8192,)),
+    ],
+    align=True,
+)
+"""struct walk of bpf/census.h."""
+
+OWNER_ROW: Final = np.dtype(
+    [
+        *((name, OWNERS[name]) for name in OWNERS.names or ()),
+        ("netns", "<u4"),
+        ("state", "u1"),
+        ("pad", "u1", (3,)),
+    ],
+    align=True,
+)
+"""struct owner_row."""
+
+STATE_KEY: Final = np.dtype(
+    [("cgroup_id", "<u8"), ("state", "u1"), ("inbound", "u1"), ("pad", "u1", (6,))], align=True
+)
+PORT_KEY: Final = np.dtype(
+    [
+        ("laddr", "u1", (16,)),
+        ("raddr", "u1", (16,)),
+        ("lport", "<u2"),
+        ("rport", "<u2"),
+        ("family", "u1"),
+        ("inbound", "u1"),
+        ("pad", "u1", (2,)),
+    ],
+    align=True,
+)
+PORT_TALLY: Final = np.dtype(
+    [
+        ("in_use", "<u4"),
+        ("time_wait", "<u4"),
+        ("fin_wait2", "<u4"),
+        ("in_range", "<u4"),
+        ("remaining", "<u4", (REMAINING_STEPS,)),
+    ],
+    align=True,
+)
+COUNT: Final = np.dtype("<u8")
+
+_READ_BYTES = 1 << 15  # what the kernel buffers of an iterator: PAGE_SIZE << 3
+
+
+class Walk(NamedTuple):
+    """What one walk over one namespace found."""
+
+    states: Rows
+    ports: Rows
+    sockets: bytes
+    states_left_out: int
+    ports_left_out: int
+
+
+class Walker:
+    """The census programs with their maps. One walk at a time."""
+
+    name = "iterator"
+
+    def __init__(self, fds: dict[str, int]) -> None:
+        """Map the programs' own words; `fds` are the loader's."""
+        self._fds = fds
+        self._walk_map = _map(fds["map:walks"], WALK.itemsize)
+        self._walk = np.frombuffer(self._walk_map, WALK, 1)
+        self._owned_map = _map(fds["map:owned_states"], 4)
+        self._owned = np.frombuffer(self._owned_map, "<u4", 1)
+
+    def walk(self, netns: int, ports: tuple[int, int] | None, states: Iterable[TcpState]) -> Walk:
+        """Walk the namespace the calling thread is in. Raises OSError.
+
+        `ports`: its ip_local_port_range. `states`: whose full sockets become rows.
+        """
+        self._walk[:] = np.zeros(1, WALK)
+        first, last = ports or (1, 0)
+        self._walk[0]["netns"], self._walk[0]["rows"] = netns, _mask(states)
+        self._walk[0]["port_first"], self._walk[0]["port_last"] = first, last
+        sockets = _read(self._fds["iter:sockets"])
+        return Walk(
+            self._states(netns),
+            self._ports(netns),
+            sockets,
+            int(self._walk[0]["states_left_out"]),
+            int(self._walk[0]["ports_left_out"]),
+        )
+
+    def owners(self, states: Iterable[TcpState]) -> Rows:
+        """Return every descriptor of a TCP socket in one of these states: OWNER_ROW."""
+        self._owned[0] = _mask(states)
+        return np.frombuffer(_read(self._fds["iter:files"]), OWNER_ROW)
+
+    def close(self) -> None:
+        """Unmap."""
+        del self._walk, self._owned
+        self._walk_map.close()
+        self._owned_map.close()
+
+    def _states(self, netns: int) -> Rows:
+        keys, counts = take_all(self._fds["map:states"], STATE_KEY, COUNT)
+        full = np.zeros(len(keys), STATES)
+        for name in ("cgroup_id", "state", "inbound"):
+            full[name] = keys[name]
+        full["substate"], full["count"] = full["state"], counts
+        rows = np.concatenate([full, _without_cgroup(self._walk[0])])
+        rows["netns"] = netns
+        return rows
+
+    def _ports(self, netns: int) -> Rows:
+        keys, tallies = take_all(self._fds["map:ports"], PORT_KEY, PORT_TALLY)
+        rows = np.zeros(len(keys), PORTS)
+        for source in (keys, tallies):
+            for name in source.dtype.names or ():
+                rows[name] = source[name]
+        rows["netns"] = netns
+        return rows
+
+
+# Mini-sockets and requests have no cgroup: they are counted in the walk itself.
+def _without_cgroup(walk: Any) -> Rows:
+    minis, requests = walk["minis"], walk["requests"]
+    kinds = (
+        (TcpState.TIME_WAIT, TcpState.FIN_WAIT2, minis[0]),
+        (TcpState.TIME_WAIT, TcpState.TIME_WAIT, minis[1]),
+        (TcpState.NEW_SYN_RECV, TcpState.NEW_SYN_RECV, requests),
+    )
+    rows = [
+        (0, int(count), 0, state, substate, inbound, 0)
+        for state, substate, counts in kinds
+        for inbound, count in enumerate(counts)
+        if count
+    ]
+    return np.array(rows, STATES)
+
+
+def _mask(states: Iterable[TcpState]) -> int:
+    return sum(1 << state for state in set(states))
+
+
+def _map(fd: int, size: int) -> mmap.mmap:
+    return mmap.mmap(fd, -(-size // mmap.PAGESIZE) * mmap.PAGESIZE)
+
+
+# One walk. The kernel ends a read without a byte after a million silent sockets: EAGAIN.
+def _read(link_fd: int) -> bytes:
+    chunks = []
+    with os.fdopen(bpf.create_iterator(link_fd), "rb", buffering=0) as file:
+        while (chunk := file.read(_READ_BYTES)) != b"":
+            if chunk is not None:
+                chunks.append(chunk)
+    return b"".join(chunks)

@@ -1,0 +1,16 @@
+# The little the census uses of pyroute2, which has no types.
+from types import TracebackType
+from typing import Any, Self
+
+class DiagSocket:
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None: ...
+    def bind(self) -> None: ...
+    def get_sock_stats(
+        self, family: int = ..., states: int = ..., extensions: int = ...
+    ) -> tuple[Any, ...]: ...
