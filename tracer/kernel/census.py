@@ -20,7 +20,7 @@ from tracer.kernel.launch import Loader
 from tracer.kernel.netns_facts import read_facts
 from tracer.kernel.processes import PROCESSES_MAX, read_processes
 from tracer.kernel.source import hz
-from tracer.kernel.walk import Walk, Walker
+from tracer.kernel.walk import OWNER_ROW, Walk, Walker
 from tracer.tcp import TcpState
 
 if TYPE_CHECKING:
@@ -142,49 +142,50 @@ class CensusSource:
         self, chosen: set[int] | None, states: tuple[TcpState, ...], *, owners: bool
     ) -> Census:
         began = time.monotonic_ns()
-        found = self._walk_all(chosen, states)
-        sockets = np.frombuffer(b"".join(walk.sockets for walk in found.walks), SOCKETS)
-        by_state = [np.zeros(0, STATES), *(walk.states for walk in found.walks)]
-        held = np.zeros(0, OWNERS)
+        found = Found([], {}, Counter())
+        for inum, path in _namespaces(chosen, found.left_out).items():
+            self._walk(found, inum, path, states)
+        held = np.zeros(0, OWNER_ROW)
         if owners:
-            rows = self._look.owners((*states, TcpState.CLOSE))
-            rows = rows[np.isin(rows["netns"], list(found.namespaces))]
-            in_close = rows["state"] == TcpState.CLOSE
-            by_state.append(_closed(rows[in_close]))
-            held = rows[list(OWNERS.names or ())][~in_close].astype(OWNERS)
+            held = self._look.owners((*states, TcpState.CLOSE))
+            for inum, path in _only_by_sockets(held, found, chosen).items():
+                self._walk(found, inum, path, states)
+            held = held[np.isin(held["netns"], list(found.namespaces))]
+        in_close = held["state"] == TcpState.CLOSE
+        by_state = [np.zeros(0, STATES), *(walk.states for walk in found.walks)]
+        sockets = np.frombuffer(b"".join(walk.sockets for walk in found.walks), SOCKETS)
+        holders = held[list(OWNERS.names or ())][~in_close].astype(OWNERS)
         return Census(
             mono_ns=began,
             took_ns=time.monotonic_ns() - began,
             mechanism=self.mechanism,
             reason=self.reason,
-            states=np.concatenate(by_state),
+            states=np.concatenate([*by_state, _closed(held[in_close])]),
             ports=np.concatenate([np.zeros(0, PORTS), *(walk.ports for walk in found.walks)]),
             sockets=sockets,
-            owners=held,
+            owners=holders,
             namespaces=found.namespaces,
-            processes=_processes(sockets, held, found.left_out),
+            processes=_processes(sockets, holders, found.left_out),
             cgroups={int(number): self._cgroups.path(int(number)) for number in _cgroups(sockets)},
             truncated=+found.left_out,
         )
 
-    def _walk_all(self, chosen: set[int] | None, states: tuple[TcpState, ...]) -> Found:
-        found = Found([], {}, Counter())
-        for inum, path in _namespaces(chosen, found.left_out).items():
-            try:
-                with netns.entered(inum, path):
-                    facts = read_facts(path)
-                    if _has_sockets(facts):
-                        found.walks.append(self._look.walk(inum, facts.port_range, states))
-            except (FileNotFoundError, ProcessLookupError):
-                continue  # it ended since it was found
-            except PermissionError:
-                found.left_out["namespaces"] += 1
-                continue
-            found.namespaces[inum] = facts
-        for walk in found.walks:
-            found.left_out["states"] += walk.states_left_out
-            found.left_out["ports"] += walk.ports_left_out
-        return found
+    # Enter a namespace and look at its sockets. One that ended since it was found is nothing.
+    def _walk(self, found: Found, inum: int, path: str, states: tuple[TcpState, ...]) -> None:
+        try:
+            with netns.entered(inum, path):
+                facts = read_facts(path)
+                if _has_sockets(facts):
+                    walk = self._look.walk(inum, facts.port_range, states)
+                    found.walks.append(walk)
+                    found.left_out["states"] += walk.states_left_out
+                    found.left_out["ports"] += walk.ports_left_out
+        except (FileNotFoundError, ProcessLookupError):
+            return
+        except PermissionError:
+            found.left_out["namespaces"] += 1
+            return
+        found.namespaces[inum] = facts
 
 
 # Why the iterators cannot be used, None when they can.
@@ -208,6 +209,19 @@ def _namespaces(chosen: set[int] | None, left_out: Counter[str]) -> dict[int, st
         found = netns.find(thorough=True)
     left_out["namespaces"] += len(chosen - set(found))
     return {inum: path for inum, path in found.items() if inum in chosen}
+
+
+# Namespaces that nothing shows but a process's socket.
+def _only_by_sockets(held: Rows, found: Found, chosen: set[int] | None) -> dict[int, str]:
+    inums, first = np.unique(held["netns"], return_index=True)
+    paths = {
+        int(inum): f"/proc/{row['tgid']}/fd/{row['fd']}"
+        for inum, row in zip(inums, held[first], strict=True)
+        if int(inum) not in found.namespaces and (chosen is None or int(inum) in chosen)
+    }
+    if chosen is not None:
+        found.left_out["namespaces"] -= len(paths)
+    return paths
 
 
 # A walk goes through the whole hash table, whose size is the host's: milliseconds.

@@ -4,15 +4,18 @@
 A namespace lives as long as something refers to it. A process in it shows it in /proc/PID/ns/net;
 a bind mount (`ip netns`, container runtimes) in the mountinfo of whoever sees the mount; an open
 descriptor of it in /proc/PID/fd. One that only its own sockets keep alive is entered by one of
-these sockets (SIOCGSKNS). What nothing visible refers to cannot be entered; sockets without a
-process (orphans) can be such.
+these sockets (SIOCGSKNS). What nothing visible refers to cannot be entered: a namespace kept
+alive by orphans alone is such.
 """
 
 from __future__ import annotations
 
 import ctypes
+import errno
+import fcntl
 import os
 import re
+import socket
 import threading
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -25,6 +28,9 @@ __all__ = ("entered", "find", "in_thread", "name_of", "own")
 
 _CLONE_NEWNET: Final = 0x40000000
 _LINK: Final = re.compile(r"net:\[(\d+)\]")
+_DESCRIPTOR: Final = re.compile(r"/proc/(\d+)/fd/(\d+)")
+_NR_PIDFD_GETFD: Final = 438  # of every machine
+_SIOCGSKNS: Final = 0x894C
 _NETNS_DIRS: Final = ("/run/netns/", "/var/run/netns/")
 
 _T = TypeVar("_T")
@@ -63,14 +69,46 @@ def entered(inum: int, path: str) -> Iterator[None]:
     Only for a thread of in_thread(): it ends in whatever namespace it was in last.
     """
     if own() != inum:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = _open(path)
         try:
+            if os.fstat(fd).st_ino != inum:
+                raise FileNotFoundError(errno.ENOENT, "another namespace by now", path)
             if ctypes.CDLL(None, use_errno=True).setns(fd, _CLONE_NEWNET):
                 code = ctypes.get_errno()
                 raise OSError(code, os.strerror(code), path)
         finally:
             os.close(fd)
     yield
+
+
+def _open(path: str) -> int:
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        descriptor = _DESCRIPTOR.fullmatch(path)
+        if error.errno != errno.ENXIO or not descriptor:  # ENXIO: it is a socket
+            raise
+        return _of_socket(int(descriptor[1]), int(descriptor[2]))
+
+
+# The namespace of somebody's socket. pidfd_getfd(2): 5.6 and later.
+def _of_socket(pid: int, number: int) -> int:
+    with socket.socket(fileno=_copy_fd(pid, number)) as theirs:
+        return fcntl.ioctl(theirs, _SIOCGSKNS)
+
+
+def _copy_fd(pid: int, number: int) -> int:
+    pidfd = os.pidfd_open(pid)
+    try:
+        libc = ctypes.CDLL(None, use_errno=True)
+        numbers = (_NR_PIDFD_GETFD, pidfd, number, 0)
+        copy = int(libc.syscall(*map(ctypes.c_long, numbers)))
+        if copy < 0:
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code), f"/proc/{pid}/fd/{number}")
+        return copy
+    finally:
+        os.close(pidfd)
 
 
 def in_thread(work: Callable[[], _T]) -> _T:
@@ -107,10 +145,18 @@ def _threads() -> Iterator[tuple[int, str]]:
             yield from _link(f"/proc/{pid}/task/{tid}/ns/net")
 
 
+# One that was bind-mounted when it was opened, and is not any more, is called "/".
 def _descriptors() -> Iterator[tuple[int, str]]:
+    device = os.stat("/proc/self/ns/net").st_dev  # noqa: PTH116 - follows the link
     for pid in _pids():
         for fd in _names(f"/proc/{pid}/fd"):
-            yield from _link(f"/proc/{pid}/fd/{fd}")
+            path = f"/proc/{pid}/fd/{fd}"
+            yield from _link(path)
+            with suppress(OSError):
+                if os.readlink(path) == "/":  # noqa: PTH115 - half a million of them
+                    found = os.stat(path)  # noqa: PTH116 - follows the link
+                    if found.st_dev == device:
+                        yield found.st_ino, path
 
 
 def _link(path: str) -> Iterator[tuple[int, str]]:

@@ -2,8 +2,8 @@
 """The census's second choice, where the kernel refuses iterators: sock_diag and /proc/PID/fd.
 
 The same sockets with the same definitions, a hundred times slower: one Python object per socket.
-What sock_diag does not tell: cgroups, and SYN_RECV apart from NEW_SYN_RECV (it is counted as the
-latter, which it nearly always is).
+What sock_diag does not tell: cgroups, sockets in CLOSE, and SYN_RECV apart from NEW_SYN_RECV where
+no process holds it.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ class _Seen:
         if state == TcpState.LISTEN:
             self._listening.add(port)
         inbound = port in self._listening
-        if state == TcpState.SYN_RECV:
+        if state == TcpState.SYN_RECV and not message["idiag_inode"]:
             self._requests[port] += 1
             self._states[TcpState.NEW_SYN_RECV, TcpState.NEW_SYN_RECV, inbound] += 1
             return
@@ -121,8 +121,9 @@ class _Seen:
             row["netns"], row["count"], row["inbound"] = self._netns, count, inbound
             row["state"], row["substate"] = state, substate
         sockets = np.array(self._sockets, SOCKETS) if self._sockets else np.zeros(0, SOCKETS)
-        for row in sockets[sockets["state"] == TcpState.LISTEN]:
-            row["syn_queue"] = self._requests[int(row["lport"])]
+        for row in sockets:
+            if row["state"] == TcpState.LISTEN:
+                row["syn_queue"] = self._requests[int(row["lport"])]
         ports = np.array(list(self._ports.values()), PORTS) if self._ports else np.zeros(0, PORTS)
         return Walk(states, ports, sockets.tobytes(), 0, 0)
 

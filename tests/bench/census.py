@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Measure what a census costs beside ss, in one run: time, memory, and what traffic feels.
+
+    python tests/bench/census.py [--time-wait N] [--connections N] [--rounds N]
+
+Each round takes a census and runs ss, in turn, over the same sockets of the same namespace.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from tests.bench import load, meters
+from tests.truth.netns import namespace
+from tracer.kernel.census import CensusSource
+from tracer.wire_census import decode_census
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tests.truth.netns import Namespace
+
+CROWD: Final = Path(__file__).with_name("crowd.py")
+TIMETABLE_S: Final = 1.0
+ROUND_TRIPS: Final = ("--connections=4", "--threads=2", "--request=64", "--response=64")
+
+
+def milliseconds(work: Callable[[], object]) -> float:
+    """Return how long `work` took."""
+    began = time.perf_counter()
+    work()
+    return (time.perf_counter() - began) * 1000
+
+
+def side_by_side(
+    source: CensusSource, ns: Namespace, options: str, rounds: int, **wishes: bool
+) -> dict[str, Any]:
+    """Take turns with `ss OPTIONS | wc -l` and return medians and their ratio."""
+    command = ns.command("sh", "-c", f"ss {options} | wc -l")
+    wish = {"owners": False, **wishes}
+    source.take({ns.inum}, **wish)
+    before = meters.memory_kb(os.getpid())
+    ours, theirs = [], []
+    for _ in range(rounds):
+        ours.append(milliseconds(lambda: source.take({ns.inum}, **wish)))
+        theirs.append(
+            milliseconds(lambda: subprocess.run(command, stdout=subprocess.DEVNULL, check=True))
+        )
+    census = decode_census(source.take({ns.inum}, **wish).data)
+    return {
+        "sockets": int(census.states["count"].sum()),
+        "owners": len(census.owners),
+        "census_ms": round(statistics.median(ours), 1),
+        f"ss {options} ms": round(statistics.median(theirs), 1),
+        "ratio": round(statistics.median(ours) / statistics.median(theirs), 3),
+        "memory_kb_before": before,
+        "memory_kb_after": meters.memory_kb(os.getpid()),
+    }
+
+
+def of_time_wait(source: CensusSource, count: int, rounds: int) -> dict[str, Any]:
+    """Measure on so many sockets in TIME_WAIT."""
+    with namespace("bench") as ns:
+        ns.sysctl("ipv4/tcp_max_tw_buckets", "1000000")
+        ns.sysctl("ipv4/ip_local_port_range", "1024 65000")
+        made = [str(load.PROGRAM), "--host-netns", f"--connections={count}", "--order=client"]
+        subprocess.run(ns.command(*made, "--addresses=8"), stdout=subprocess.DEVNULL, check=True)
+        return side_by_side(source, ns, "-tan", rounds)
+
+
+@contextmanager
+def crowd(ns: Namespace, connections: int) -> Iterator[None]:
+    """So many connections, both ends, half of them in CLOSE_WAIT."""
+    command = ns.command(sys.executable, str(CROWD), str(connections))
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        yield
+        process.communicate(b"")
+
+
+def of_owners(source: CensusSource, connections: int, rounds: int) -> dict[str, Any]:
+    """Measure with the owner of every socket."""
+    with namespace("bench") as ns:
+        ns.sysctl("ipv4/ip_local_port_range", "1024 65000")
+        with crowd(ns, connections):
+            return side_by_side(source, ns, "-tanp", rounds, owners=True, established=True)
+
+
+def of_traffic(source: CensusSource, connections: int, requests: int) -> dict[str, Any]:
+    """Measure round trips of other connections, without a census and with one every second."""
+    with namespace("bench") as ns:
+        ns.sysctl("ipv4/ip_local_port_range", "1024 65000")
+        with crowd(ns, connections):
+            trips = [
+                ns.command(
+                    str(load.PROGRAM),
+                    "--host-netns",
+                    "--port=9",
+                    *ROUND_TRIPS,
+                    f"--requests={requests}",
+                )
+            ] * 2
+            without = round_trips(trips[0])
+            done = threading.Event()
+
+            def by_timetable() -> None:
+                while not done.wait(TIMETABLE_S):
+                    source.take({ns.inum}, owners=True, established=True)
+
+            thread = threading.Thread(target=by_timetable)
+            thread.start()
+            beside = round_trips(trips[1])
+            done.set()
+            thread.join()
+    return {
+        "round_trip_us_without": without,
+        "round_trip_us_beside_a_census_a_second": beside,
+        "p99_ratio": round(beside["p99"] / without["p99"], 3),
+    }
+
+
+def round_trips(command: list[str]) -> dict[str, float]:
+    """Return the percentiles the generator prints."""
+    done = subprocess.run(command, capture_output=True, check=True)
+    trips: dict[str, float] = json.loads(done.stdout)["round_trip_us"]
+    return trips
+
+
+def main() -> None:
+    """Print one JSON object per measurement."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--time-wait", type=int, default=200_000)
+    parser.add_argument("--connections", type=int, default=50_000)
+    parser.add_argument("--requests", type=int, default=50_000)
+    parser.add_argument("--rounds", type=int, default=5)
+    wished = parser.parse_args()
+    load.build()
+    with CensusSource(CensusSource.load()) as source:
+        print(json.dumps({"mechanism": source.mechanism, "reason": source.reason}), flush=True)
+        tests = {
+            "time_wait": lambda: of_time_wait(source, wished.time_wait, wished.rounds),
+            "owners": lambda: of_owners(source, wished.connections, wished.rounds),
+            "traffic": lambda: of_traffic(source, wished.connections // 10, wished.requests),
+        }
+        for name, test in tests.items():
+            print(json.dumps({name: test()}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
