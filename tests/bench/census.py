@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from tests.truth.netns import Namespace
 
 CROWD: Final = Path(__file__).with_name("crowd.py")
+PER_PROCESS: Final = 9000  # connections: two descriptors each
 TIMETABLE_S: Final = 1.0
 ROUND_TRIPS: Final = ("--connections=4", "--threads=2", "--request=64", "--response=64")
 
@@ -83,12 +84,19 @@ def of_time_wait(source: CensusSource, count: int, rounds: int) -> dict[str, Any
 @contextmanager
 def crowd(ns: Namespace, connections: int) -> Iterator[None]:
     """So many connections, both ends, half of them in CLOSE_WAIT."""
-    command = ns.command(sys.executable, str(CROWD), str(connections))
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"ready\n"
+    with ExitStack() as stack:
+        started = []
+        for number in range(-(-connections // PER_PROCESS)):
+            count = min(PER_PROCESS, connections - number * PER_PROCESS)
+            command = ns.command(sys.executable, str(CROWD), str(count), str(number))
+            process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            started.append(stack.enter_context(process))
+        for process in started:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"ready\n"
         yield
-        process.communicate(b"")
+        for process in started:
+            process.communicate(b"")
 
 
 def of_owners(source: CensusSource, connections: int, rounds: int) -> dict[str, Any]:
@@ -150,7 +158,7 @@ def main() -> None:
     load.build()
     with CensusSource(CensusSource.load()) as source:
         print(json.dumps({"mechanism": source.mechanism, "reason": source.reason}), flush=True)
-        tests = {
+        tests: dict[str, Callable[[], dict[str, Any]]] = {
             "time_wait": lambda: of_time_wait(source, wished.time_wait, wished.rounds),
             "owners": lambda: of_owners(source, wished.connections, wished.rounds),
             "traffic": lambda: of_traffic(source, wished.connections // 10, wished.requests),
