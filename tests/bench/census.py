@@ -126,7 +126,7 @@ def of_traffic(source: CensusSource, connections: int, requests: int) -> dict[st
 
             def by_timetable() -> None:
                 while not done.wait(TIMETABLE_S):
-                    source.take({ns.inum}, owners=True, established=True)
+                    source.take({ns.inum}, owners=True)
 
             thread = threading.Thread(target=by_timetable)
             thread.start()

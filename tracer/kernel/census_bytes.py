@@ -8,6 +8,8 @@ import struct
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from tracer.census import ARRAYS, CENSUS_VERSION
 
 if TYPE_CHECKING:
@@ -32,4 +34,5 @@ def encode_census(census: Census) -> bytes:
     }
     text = json.dumps(header, separators=(",", ":")).encode()
     prefix = struct.pack("<II", CENSUS_VERSION, len(text))
-    return b"".join([prefix, text, *(array.tobytes() for array in arrays.values())])
+    rows = (np.ascontiguousarray(array).view(np.uint8) for array in arrays.values())
+    return b"".join([prefix, text, *rows])
