@@ -202,12 +202,12 @@ def _second_choice() -> Mechanism:
 
 
 def _namespaces(chosen: set[int] | None, left_out: Counter[str]) -> dict[int, str]:
-    found = netns.find()
     if chosen is None:
-        return found
-    if not chosen <= set(found):
-        found = netns.find(thorough=True)
-    left_out["namespaces"] += len(chosen - set(found))
+        return netns.find()
+    found = netns.find(chosen)
+    if not chosen <= found.keys():
+        found = netns.find(chosen, thorough=True)
+    left_out["namespaces"] += len(chosen - found.keys())
     return {inum: path for inum, path in found.items() if inum in chosen}
 
 

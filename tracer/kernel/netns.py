@@ -41,16 +41,18 @@ def own() -> int:
     return os.stat("/proc/thread-self/ns/net").st_ino  # noqa: PTH116 - follows the link
 
 
-def find(*, thorough: bool = False) -> dict[int, str]:
+def find(wanted: set[int] | None = None, *, thorough: bool = False) -> dict[int, str]:
     """Return a path to enter each namespace by, by inode number; this process's first.
 
-    `thorough`: threads in a namespace of their own, and descriptors of all processes, which
-    takes long on a host with many.
+    `wanted`: stop looking when these are found. `thorough`: look at threads in a namespace of
+    their own, and at descriptors of all processes, which takes long on a host with many.
     """
     found = dict(_link("/proc/self/ns/net"))
     for places in (_mounts, _processes, *((_threads, _descriptors) if thorough else ())):
         for inum, path in places():
             found.setdefault(inum, path)
+            if wanted is not None and wanted <= found.keys():
+                return found
     return found
 
 

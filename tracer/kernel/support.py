@@ -33,7 +33,7 @@ class Fact:
 
 def probe() -> list[Fact]:
     """Return all facts; the last ones come from a real load, which is undone at once."""
-    return [*_standing_facts(), *_trial_facts()]
+    return [*_standing_facts(), *_trial_facts(), _census()]
 
 
 def _standing_facts() -> Iterator[Fact]:
@@ -108,6 +108,17 @@ def _trial_facts() -> Iterator[Fact]:
     except HostError as error:
         message, _, remedy = str(error).partition("\n  what to do: ")
         yield Fact("attach", False, message, remedy or None)
+
+
+def _census() -> Fact:
+    from tracer.kernel.census import CensusSource  # noqa: PLC0415 - numpy, only when asked
+
+    with CensusSource(CensusSource.load()) as source:
+        if source.reason is None:
+            how = "iterators: added up in the kernel, every network namespace"
+            return Fact("census", True, how)
+        detail = f"sock_diag, a hundred times slower: no iterators ({source.reason})"
+        return Fact("census", None, detail, "leaks, ports and listeners work all the same")
 
 
 def _loaded_facts(manifest: dict[str, Any], counters: dict[str, Any], hz: int) -> Iterator[Fact]:
