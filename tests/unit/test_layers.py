@@ -42,7 +42,7 @@ MAY_IMPORT: Final[dict[str, tuple[str, ...]]] = {
     "amend": (*FACTS, "wire"),
     "filters": (*FACTS, *JUDGE),
     # verdicts to counts
-    "detectors": PURE,
+    "detectors": (*PURE, "census"),
     "aggregator": (*PURE, "detectors"),
     # the edges: a kernel, a file, a screen
     "kernel": FACTS,

@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sockets in CLOSE_WAIT as groups: the same holders, the same service or destination.
+
+All sockets at once, by columns; what is returned of one group is small.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from tracer.census import SocketFlag
+from tracer.detectors.close_wait_verdict import Evidence, Use
+from tracer.detectors.holders import Holder, Holders
+from tracer.detectors.listeners import inbound, listener_inos
+from tracer.detectors.rows import halves, in_state, largest, number_groups, sums, text_of
+from tracer.tcp import TcpState
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+    import numpy.typing as npt
+
+    from tracer.census import Census, Rows
+    from tracer.detectors.close_wait_history import Seen, Trend
+    from tracer.detectors.rows import Mask, Numbers
+
+SENT_LATELY_MS: Final = 60_000
+MINUTE_MS: Final = 60_000
+FAREWELL_BYTES: Final = 129
+"""The end, and up to 128 bytes before it that say goodbye rather than answer: TLS close_notify,
+HTTP/2 GOAWAY."""
+PEERS_MAX: Final = 5
+ALIVE: Final = int(SocketFlag.HAS_SOCKET | SocketFlag.DEAD)
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """A remote address, and how many sockets of a group lead there."""
+
+    addr: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a group's connections lead.
+
+    `lport` is the service others connected to; None when we connected, to `raddr` and `rport`.
+    """
+
+    netns: int
+    lport: int | None
+    raddr: str | None
+    rport: int | None
+    peers: tuple[Peer, ...]
+    """The most frequent remote addresses."""
+    peer_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sockets:
+    """Columns beside SOCKETS, shapes (sockets,): what follows from a row and from its past."""
+
+    use: npt.NDArray[np.uint8]
+    """Use."""
+    inbound: Mask
+    age_ms: Numbers
+    """In CLOSE_WAIT for at least so long."""
+    at_most_ms: Numbers
+    """-1: unknown."""
+
+
+def tell_apart(census: Census, sockets: Rows, seen: Seen) -> Sockets:
+    """Return what each socket is by itself."""
+    heard_ms = np.maximum(sockets["age_received_ms"], 0)
+    age_ms = np.maximum(heard_ms, seen.at_least_ms)
+    waiting = (sockets["unsent"] > 0) | (sockets["unacked"] > 0)
+    sent_ms = sockets["age_sent_ms"]
+    sent_since = seen.before & (sent_ms >= 0)
+    sent_since &= (sent_ms < seen.at_least_ms) & (sent_ms < SENT_LATELY_MS)
+    use = np.full(len(sockets), Use.HELD, np.uint8)
+    use[waiting | sent_since] = Use.SENDING
+    use[(sockets["flags"] & ALIVE) == 0] = Use.QUEUED
+    return Sockets(use, inbound(census, sockets), age_ms, seen.at_most_ms)
+
+
+class Groups:
+    """The groups among the sockets of a census that are in CLOSE_WAIT for `older_ms`."""
+
+    def __init__(self, census: Census, sockets: Rows, told: Sockets, older_ms: int) -> None:
+        self.old: Mask = told.age_ms >= older_ms
+        self._rows, self._older_ms = sockets[self.old], older_ms
+        self._use, self._inbound = told.use[self.old], told.inbound[self.old]
+        self._age_ms, self._at_most_ms = told.age_ms[self.old], told.at_most_ms[self.old]
+        self._holders = Holders(census)
+        self._inos = self._holding_inos(census)
+        self.ids, self._first = self._number()
+        self.counts = np.bincount(self.ids, minlength=len(self._first))
+        self._order = np.argsort(self.ids, kind="stable")
+        self._ends = np.cumsum(self.counts)
+        self._sum_up()
+
+    # A socket in the accept queue is nobody's yet: its listener's holders are to take it.
+    def _holding_inos(self, census: Census) -> npt.NDArray[np.uint64]:
+        inos: npt.NDArray[np.uint64] = self._rows["ino"].copy()
+        queued = self._use == Use.QUEUED
+        inos[queued] = listener_inos(census, self._rows[queued])
+        return inos
+
+    def _number(self) -> tuple[Numbers, Numbers]:
+        rows, served = self._rows, self._inbound
+        high, low = halves(rows["raddr"])
+        return number_groups(
+            self._use,
+            served,
+            rows["netns"],
+            self._holders.sets(self._inos),
+            np.where(served, rows["lport"], rows["rport"]),
+            np.where(served, 0, high.astype(np.uint64)),
+            np.where(served, 0, low.astype(np.uint64)),
+        )
+
+    def _sum_up(self) -> None:
+        groups, unread = len(self._first), self._rows["unread"]
+        self._eof_read = sums(self.ids, groups, unread == 0)
+        farewell = (unread > 0) & (unread <= FAREWELL_BYTES)
+        self._eof_pending = sums(self.ids, groups, farewell)
+        # Of `unread` one is the end itself.
+        self._unread_bytes = sums(self.ids, groups, unread - np.minimum(unread, 1))
+        self._oldest_ms = largest(self.ids, groups, self._age_ms)
+        far = np.iinfo(np.int64).max
+        self._youngest_ms = far - largest(self.ids, groups, far - self._age_ms)
+        lately = self._age_ms < self._older_ms + MINUTE_MS
+        self._last_minute = sums(self.ids, groups, lately)
+
+    def largest_first(self, most: int) -> list[int]:
+        """Return the numbers of the groups with most sockets."""
+        numbers: list[int] = np.argsort(-self.counts, kind="stable")[:most].tolist()
+        return numbers
+
+    def key(self, group: int) -> Hashable:
+        """Return what names the group in later censuses, too."""
+        row, place = self._rows[self._first[group]], self.place(group, peers=False)
+        holders, _ = self.holders(group)
+        who = (holders[0].pid, holders[0].start_ns) if holders else None
+        use = int(self._use[self._first[group]])
+        return (use, int(row["netns"]), who, place.lport, place.raddr, place.rport)
+
+    def holders(self, group: int) -> tuple[tuple[Holder, ...], int]:
+        """Return the first few who hold the group's sockets, and how many do."""
+        return self._holders.of(int(self._inos[self._first[group]]))
+
+    def _members(self, group: int) -> Numbers:
+        end = self._ends[group]
+        return self._order[end - self.counts[group] : end]
+
+    def place(self, group: int, *, peers: bool = True) -> Place:
+        """Return where the group's connections lead."""
+        first = self._first[group]
+        row, served = self._rows[first], bool(self._inbound[first])
+        remote = text_of(row["raddr"], int(row["family"]))
+        found, count = self._peers(group) if peers else ((), 0)
+        return Place(
+            netns=int(row["netns"]),
+            lport=int(row["lport"]) if served else None,
+            raddr=None if served else remote,
+            rport=None if served else int(row["rport"]),
+            peers=found,
+            peer_count=count,
+        )
+
+    def _peers(self, group: int) -> tuple[tuple[Peer, ...], int]:
+        rows = self._rows[self._members(group)]
+        ids, first = number_groups(*halves(rows["raddr"]))
+        counts = np.bincount(ids)
+        top = np.argsort(-counts, kind="stable")[:PEERS_MAX]
+        peers = tuple(
+            Peer(text_of(rows["raddr"][first[i]], int(rows["family"][first[i]])), int(counts[i]))
+            for i in top
+        )
+        return peers, len(first)
+
+    def evidence(self, group: int, trend: Trend | None) -> Evidence:
+        """Return what is known of a group."""
+        first, count = self._first[group], int(self.counts[group])
+        eof_read, eof_pending = int(self._eof_read[group]), int(self._eof_pending[group])
+        return Evidence(
+            use=Use(int(self._use[first])),
+            inbound=bool(self._inbound[first]),
+            count=count,
+            eof_read=eof_read,
+            eof_pending=eof_pending,
+            data_pending=count - eof_read - eof_pending,
+            unread_bytes=int(self._unread_bytes[group]),
+            oldest_ms=int(self._oldest_ms[group]),
+            oldest_at_most_ms=self._oldest_at_most(group),
+            youngest_ms=int(self._youngest_ms[group]),
+            limit_ms=self._older_ms,
+            last_minute=int(self._last_minute[group]),
+            trend=trend,
+        )
+
+    def _oldest_at_most(self, group: int) -> int | None:
+        bounds = self._at_most_ms[self._members(group)]
+        return None if (bounds < 0).any() else int(bounds.max())
+
+
+def close_waits(census: Census) -> Rows:
+    """Return the rows of the sockets in CLOSE_WAIT."""
+    return in_state(census.sockets, TcpState.CLOSE_WAIT)

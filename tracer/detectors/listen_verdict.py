@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a listening socket can be judged to be: rules in one table, with a sentence each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from tracer.detectors.finding import Severity
+from tracer.why_facts import duration, plural
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+FILLING_SHARE: Final = 0.5
+US_PER_S: Final = 1_000_000
+
+
+class ListenVerdict(IntEnum):
+    """How a listener does."""
+
+    FINE = 0
+    FILLING = 1
+    SYN_QUEUE_FULL = 2
+    DROPPED = 3
+    DROPPING = 4
+    FULL = 5
+
+    @property
+    def label(self) -> str:
+        """JSON value and metric label."""
+        return self.name.lower()
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """The queues of one listening socket, now and since it was first looked at."""
+
+    accept_queue: int
+    accept_queue_peak: int
+    limit: int
+    """One more fits: sk_acceptq_is_full() asks whether there are more than that."""
+    limit_from: str | None
+    """"listen": the argument of listen(); "somaxconn": it was at least that; None: not known."""
+    somaxconn: int | None
+    syn_queue: int
+    drops: int
+    """Since listen(): SYNs and connections, for whatever reason."""
+    drops_since: int | None
+    """Since the first look, None at the first."""
+    watched_s: float
+    overflows: int | None
+    """Of `drops_since`, at the first look of `drops`: those proven to be overflows."""
+
+    @property
+    def drops_per_minute(self) -> float | None:
+        """None at the first look."""
+        if self.drops_since is None or not self.watched_s:
+            return None
+        return 60 * self.drops_since / self.watched_s
+
+
+class Rule(NamedTuple):
+    """What goes with a verdict."""
+
+    severity: Severity
+    why: Callable[[Queue], str]
+
+
+def decide(queue: Queue) -> ListenVerdict:
+    """Return the first that holds, the gravest first."""
+    if queue.accept_queue > queue.limit:
+        return ListenVerdict.FULL
+    if queue.drops_since:
+        return ListenVerdict.DROPPING
+    if queue.syn_queue >= max(queue.limit, 1):
+        return ListenVerdict.SYN_QUEUE_FULL
+    if queue.drops:
+        return ListenVerdict.DROPPED
+    if queue.accept_queue_peak > FILLING_SHARE * queue.limit:
+        return ListenVerdict.FILLING
+    return ListenVerdict.FINE
+
+
+def _dropping(queue: Queue) -> str:
+    count = queue.drops_since or 0
+    return (
+        f"{plural(count, 'drop')} in {duration(int(queue.watched_s * US_PER_S))}"
+        f"{_cause(count, queue.overflows)}."
+    )
+
+
+def _dropped(queue: Queue) -> str:
+    cause = _cause(queue.drops, queue.overflows) if queue.drops_since is None else ""
+    lately = " None of them lately." if queue.drops_since == 0 else ""
+    return f"{plural(queue.drops, 'drop')} since listen(){cause}.{lately}"
+
+
+def _cause(count: int, overflows: int | None) -> str:
+    if overflows is None:
+        return ""
+    if overflows >= count:
+        return ", the accept queue being full"
+    return f", {overflows:,} of them the accept queue being full"
+
+
+RULES: Final[dict[ListenVerdict, Rule]] = {
+    ListenVerdict.FINE: Rule(Severity.OK, lambda _: "Nothing waits long, nothing was dropped."),
+    ListenVerdict.FILLING: Rule(
+        Severity.NOTICE,
+        lambda q: f"{q.accept_queue_peak:,} connections waited for accept(), {q.limit + 1:,} fit.",
+    ),
+    ListenVerdict.SYN_QUEUE_FULL: Rule(
+        Severity.WARNING,
+        lambda q: (
+            f"{plural(q.syn_queue, 'handshake')} under way: clients do not answer the SYN,ACK."
+        ),
+    ),
+    ListenVerdict.DROPPED: Rule(Severity.NOTICE, _dropped),
+    ListenVerdict.DROPPING: Rule(Severity.WARNING, _dropping),
+    ListenVerdict.FULL: Rule(
+        Severity.CRITICAL,
+        lambda q: (
+            f"The accept queue is full, {q.accept_queue:,} wait: new connections are dropped."
+        ),
+    ),
+}
+
+
+def advice(verdict: ListenVerdict, queue: Queue) -> str:
+    """Return what to do, in one sentence; empty where nothing is to be done."""
+    if verdict == ListenVerdict.FINE:
+        return ""
+    if verdict == ListenVerdict.SYN_QUEUE_FULL:
+        return "Keep net.ipv4.tcp_syncookies on, and look where the SYNs come from."
+    if queue.limit_from == "listen":
+        return (
+            "Call accept() sooner (more workers, less work between); "
+            f"listen() asked for {queue.limit:,}, net.core.somaxconn allows {queue.somaxconn:,}."
+        )
+    if queue.limit_from == "somaxconn":
+        return (
+            "Call accept() sooner (more workers, less work between); "
+            f"net.core.somaxconn ({queue.limit:,}) cuts what listen() asks for: raise both."
+        )
+    return "Call accept() sooner (more workers, less work between), or raise the limit."
