@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import fnmatch
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -68,7 +68,7 @@ class Filter:
             (self.handshakes, lambda _, v: np.isin(v["handshake"], _codes(self.handshakes))),
             (self.pids, lambda r, v: _actors(r, v, lambda a: np.isin(a["tgid"], self.pids))),
             (self.comms, lambda r, v: _actors(r, v, lambda a: _comm_matches(a, self.comms))),
-            (self.raddrs, lambda r, _: _in_networks(r["daddr"], self.raddrs)),
+            (self.raddrs, lambda r, _: in_networks(r["daddr"], self.raddrs)),
         )
 
 
@@ -88,18 +88,19 @@ def _actors(records: Records, verdicts: Verdicts, test: Callable[[Records], Mask
 def _comm_matches(actors: Records, patterns: tuple[str, ...]) -> Mask:
     raw = np.ascontiguousarray(actors["comm"]).view("S16").reshape(len(actors))
     names, positions = np.unique(raw, return_inverse=True)
-    matches = np.array([_any_pattern(name, patterns) for name in names], dtype=np.bool_)
+    matches = np.array([any_pattern(name, patterns) for name in names], dtype=np.bool_)
     chosen: Mask = matches[positions]
     return chosen
 
 
-def _any_pattern(raw: bytes, patterns: tuple[str, ...]) -> bool:
+def any_pattern(raw: bytes, patterns: tuple[str, ...]) -> bool:
+    """Tell whether a task's comm matches any shell pattern."""
     name = raw.split(b"\0", 1)[0].decode("utf-8", "replace")
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
 
-# Addresses are compared as two big-endian halves; IPv4 sits in ::ffff:0:0/96 like in the record.
-def _in_networks(daddr: Records, networks: tuple[ipaddress.IPv6Network, ...]) -> Mask:
+def in_networks(daddr: NDArray[Any], networks: tuple[ipaddress.IPv6Network, ...]) -> Mask:
+    """Return True for each address, shape (rows, 16), in any network; IPv4 is mapped in both."""
     halves = np.ascontiguousarray(daddr).view(">u8").reshape(len(daddr), 2)
     chosen = np.zeros(len(daddr), dtype=np.bool_)
     for network in networks:

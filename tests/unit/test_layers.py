@@ -47,10 +47,10 @@ MAY_IMPORT: Final[dict[str, tuple[str, ...]]] = {
     # the edges: a kernel, a file, a screen
     "kernel": FACTS,
     "recording": FACTS,
-    "outputs": (*PURE, "aggregator"),
+    "outputs": (*PURE, "census", "aggregator", "detectors"),
     # the loop, and what drives it
     "session": (*PURE, "aggregator", *EDGES),
-    "runs": (*PURE, "aggregator", *EDGES, "session"),
+    "runs": (*PURE, "census", "aggregator", "detectors", *EDGES, "session"),
     "demo": (*PURE, "aggregator", *EDGES, "session", "runs"),
     "explain": (*PURE, "aggregator", *EDGES, "session", "runs"),
     "cli": (*FACTS, "runs", "demo", "explain", "__init__"),

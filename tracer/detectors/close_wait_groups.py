@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from tracer.census import SocketFlag
 from tracer.detectors.close_wait_verdict import Evidence, Use
 from tracer.detectors.holders import Holder, Holders
-from tracer.detectors.listeners import inbound, listener_inos
+from tracer.detectors.listeners import ALIVE, holding_inos, inbound
 from tracer.detectors.rows import halves, in_state, largest, number_groups, sums, text_of
 from tracer.tcp import TcpState
 
@@ -33,7 +32,6 @@ FAREWELL_BYTES: Final = 129
 """The end, and up to 128 bytes before it that say goodbye rather than answer: TLS close_notify,
 HTTP/2 GOAWAY."""
 PEERS_MAX: Final = 5
-ALIVE: Final = int(SocketFlag.HAS_SOCKET | SocketFlag.DEAD)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,19 +94,12 @@ class Groups:
         self._use, self._inbound = told.use[self.old], told.inbound[self.old]
         self._age_ms, self._at_most_ms = told.age_ms[self.old], told.at_most_ms[self.old]
         self._holders = Holders(census)
-        self._inos = self._holding_inos(census)
+        self._inos = holding_inos(census, self._rows)
         self.ids, self._first = self._number()
         self.counts = np.bincount(self.ids, minlength=len(self._first))
         self._order = np.argsort(self.ids, kind="stable")
         self._ends = np.cumsum(self.counts)
         self._sum_up()
-
-    # A socket in the accept queue is nobody's yet: its listener's holders are to take it.
-    def _holding_inos(self, census: Census) -> npt.NDArray[np.uint64]:
-        inos: npt.NDArray[np.uint64] = self._rows["ino"].copy()
-        queued = self._use == Use.QUEUED
-        inos[queued] = listener_inos(census, self._rows[queued])
-        return inos
 
     def _number(self) -> tuple[Numbers, Numbers]:
         rows, served = self._rows, self._inbound

@@ -47,6 +47,8 @@ class CloseWaitFinding:
     """Unit or container of the first holder."""
     place: Place
     evidence: Evidence
+    nofile_soft: int | None
+    open_fds: int | None
     nofile_share: float | None
     """How much of the first holder's RLIMIT_NOFILE these sockets take."""
     nofile_reached_s: float | None
@@ -121,6 +123,8 @@ def _finding(groups: Groups, number: int, trend: Trend | None) -> CloseWaitFindi
         unit=unit_of(first.cgroup if first else None),
         place=groups.place(number),
         evidence=evidence,
+        nofile_soft=first.nofile_soft if first else None,
+        open_fds=first.open_fds if first else None,
         nofile_share=share,
         nofile_reached_s=reached_s,
     )

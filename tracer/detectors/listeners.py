@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from tracer.census import SocketFlag
 from tracer.detectors.rows import halves, in_state, number_groups, service_keys
 from tracer.tcp import TcpState
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from tracer.census import Census, Rows
     from tracer.detectors.rows import Mask
 
+ALIVE: Final = int(SocketFlag.HAS_SOCKET | SocketFlag.DEAD)
+"""Neither flag: never accepted."""
 WILDCARDS: Final = (bytes(16), bytes(10) + b"\xff\xff" + bytes(4))
 
 
@@ -24,6 +27,17 @@ def inbound(census: Census, sockets: Rows) -> Mask:
     listening = in_state(census.sockets, TcpState.LISTEN)
     served = service_keys(listening["netns"], listening["lport"])
     return np.isin(service_keys(sockets["netns"], sockets["lport"]), served)
+
+
+def holding_inos(census: Census, sockets: Rows) -> npt.NDArray[np.uint64]:
+    """Return the inode by which to find who is in charge of each socket.
+
+    One in an accept queue is nobody's yet: its listener's holders are to take it. 0: nobody.
+    """
+    inos: npt.NDArray[np.uint64] = sockets["ino"].copy()
+    queued = (sockets["flags"] & ALIVE) == 0
+    inos[queued] = listener_inos(census, sockets[queued])
+    return inos
 
 
 def listener_inos(census: Census, sockets: Rows) -> npt.NDArray[np.uint64]:

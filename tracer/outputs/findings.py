@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the tables of findings share: who, where, how grave, why and what to do."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from typing import TYPE_CHECKING, Any, Final
+
+from tracer.close_text import harmless
+from tracer.detectors.finding import Severity
+from tracer.outputs.text import DIM, RED, YELLOW, duration, paint
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from tracer.census import Census
+    from tracer.detectors.holders import Holder
+
+VERSION: Final = 1
+"""Of the JSON objects; keys may be added without a new one."""
+INKS: Final = {
+    Severity.OK: "",
+    Severity.NOTICE: "",
+    Severity.WARNING: YELLOW,
+    Severity.CRITICAL: RED,
+}
+INDENT: Final = "    "
+WIDE: Final = 110
+US_PER_MS: Final = 1_000
+US_PER_S: Final = 1_000_000
+
+
+def who(holders: Sequence[Holder], count: int) -> str:
+    """Return comm[pid], and how many more hold it."""
+    if not holders:
+        return "-"
+    more = f" +{count - 1}" if count > 1 else ""
+    return f"{holders[0].comm}[{holders[0].pid}]{more}"
+
+
+def rate(per_minute: float | None) -> str:
+    """Return growth per minute with its sign."""
+    if per_minute is None:
+        return "-"
+    return f"{per_minute:+,.0f}" if abs(per_minute) >= 10 else f"{per_minute:+,.1f}"
+
+
+def age(at_least_ms: int, at_most_ms: int | None) -> str:
+    """Return a duration; a lower bound that has no upper one is marked."""
+    shown = duration(at_least_ms * US_PER_MS)
+    return shown if at_most_ms is not None else f"≥{shown}"
+
+
+def seconds(span_s: float | None) -> str:
+    """Return a duration."""
+    return "-" if span_s is None else duration(int(span_s * US_PER_S))
+
+
+def netns_names(census: Census) -> dict[int, str]:
+    """Return what to call each namespace: the name `ip netns` has for it, else its number."""
+    return {
+        inum: harmless(facts.name.encode("utf-8", "surrogateescape")) if facts.name else str(inum)
+        for inum, facts in census.namespaces.items()
+    }
+
+
+def details(why: str, advice: str, width: int, *, color: bool) -> list[str]:
+    """Return why, and below it what to do."""
+    room = min(width, 100)
+    lines = textwrap.wrap(why, room, initial_indent=INDENT, subsequent_indent=INDENT)
+    if advice:
+        lines += textwrap.wrap(
+            f"-> {advice}", room, initial_indent=INDENT, subsequent_indent=f"{INDENT}   "
+        )
+    return [paint(line, DIM if color else "") for line in lines]
+
+
+def interleave(
+    table: Sequence[str], below: Iterable[Sequence[str]], inks: Iterable[str]
+) -> list[str]:
+    """Return the title, then each row in its ink with what belongs below it."""
+    title, *rows = table
+    lines = [title]
+    for row, more, ink in zip(rows, below, inks, strict=True):
+        lines += [paint(row, ink), *more]
+    return lines
+
+
+def holders_json(holders: Sequence[Holder]) -> list[dict[str, Any]]:
+    """Return the holders for JSON."""
+    return [{"pid": holder.pid, "comm": holder.comm, "cgroup": holder.cgroup} for holder in holders]
+
+
+def json_line(kind: str, at: dict[str, Any]) -> str:
+    """Return one object as a line: version and what it is come first."""
+    return json.dumps({"v": VERSION, "type": kind, **at}) + "\n"
+
+
+def accounts(census: Census) -> list[str]:
+    """Return what was left out, and why it was not taken the best way; nothing when all is well."""
+    lines = [
+        f"LEFT OUT {count:,} {where}: more than the census holds, or not readable."
+        for where, count in census.truncated.items()
+        if count
+    ]
+    if census.reason:
+        lines += textwrap.wrap(f"Taken by {census.mechanism}: {census.reason}", 79)
+    return lines

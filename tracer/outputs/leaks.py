@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`fourwave leaks`: groups of sockets in CLOSE_WAIT, and what each is judged to be."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from tracer.detectors.finding import Severity
+from tracer.outputs import findings as form
+from tracer.outputs import table
+from tracer.outputs.live import volume
+from tracer.outputs.table import Column
+from tracer.outputs.text import endpoint, plural
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from tracer.census import Census
+    from tracer.detectors.close_wait_leak import CloseWaitFinding, CloseWaitReport
+
+SORTS: Final[dict[str, Callable[[CloseWaitFinding], float]]] = {
+    "severity": lambda f: -f.severity,
+    "count": lambda f: -f.evidence.count,
+    "growth": lambda f: -(f.evidence.per_minute or 0),
+    "age": lambda f: -f.evidence.oldest_ms,
+    "unread": lambda f: -f.evidence.unread_bytes,
+}
+WORDS: Final = {"accept_queue": "in accept queue", "unsettled": "leak or pool"}
+MS_PER_S: Final = 1_000
+
+
+def as_lines(
+    report: CloseWaitReport, chosen: Sequence[CloseWaitFinding], census: Census, width: int,
+    *, color: bool,
+) -> list[str]:  # fmt: skip
+    """Return the table of the chosen findings with why and what to do, and the sum of it."""
+    if not chosen:
+        return [*_sum(report), *form.accounts(census)]
+    names, several = form.netns_names(census), len({f.place.netns for f in report.findings}) > 1
+    columns = _columns(several=several, wide=width >= form.WIDE)
+    rows = [[get(f, names) for _, get in columns] for f in chosen]
+    shown = table.lines([column for column, _ in columns], rows, width, color=color)
+    below = [form.details(_why(f), _advice(f), width, color=color) for f in chosen]
+    inks = [form.INKS[f.severity] if color else "" for f in chosen]
+    left = len(report.findings) - len(chosen)
+    more = [f"({plural(left, 'group')} not shown)"] if left else []
+    return [*form.interleave(shown, below, inks), *more, "", *_sum(report), *form.accounts(census)]
+
+
+def _columns(
+    *, several: bool, wide: bool
+) -> list[tuple[Column, Callable[[CloseWaitFinding, dict[int, str]], str]]]:
+    columns: list[tuple[Column, Callable[[CloseWaitFinding, dict[int, str]], str]]] = [
+        (Column("VERDICT"), lambda f, _: verdict(f)),
+        (Column("COUNT", right=True), lambda f, _: f"{f.evidence.count:,}"),
+        (Column("PER MIN", right=True), lambda f, _: form.rate(f.evidence.per_minute)),
+        (Column("OLDEST", right=True), lambda f, _: _oldest(f)),
+        (Column("UNREAD", right=True), lambda f, _: volume(f.evidence.unread_bytes)),
+        (Column("HELD BY", least=12), lambda f, _: form.who(f.holders, f.holder_count)),
+    ]
+    if wide:
+        columns.append((Column("UNIT", least=8), lambda f, _: f.unit or "-"))
+    if several:
+        columns.append((Column("NETNS", least=6), _netns))
+    columns.append((Column("CONNECTION", least=14), lambda f, _: connection(f)))
+    return columns
+
+
+def verdict(finding: CloseWaitFinding) -> str:
+    """Return the verdict in words; with a question mark until it is settled."""
+    label = finding.verdict.label
+    word = WORDS.get(label, label.replace("_", " "))
+    return word if finding.settled else f"{word}?"
+
+
+def connection(finding: CloseWaitFinding) -> str:
+    """Return the service and who uses it, or the destination."""
+    place = finding.place
+    if place.lport is None:
+        return f"to {endpoint(place.raddr or '', place.rport or 0)}"
+    if place.peer_count == 1:
+        return f":{place.lport} from {place.peers[0].addr}"
+    return f":{place.lport} from {plural(place.peer_count, 'peer')}"
+
+
+def _netns(finding: CloseWaitFinding, names: dict[int, str]) -> str:
+    return names.get(finding.place.netns, str(finding.place.netns))
+
+
+def _oldest(finding: CloseWaitFinding) -> str:
+    return form.age(finding.evidence.oldest_ms, finding.evidence.oldest_at_most_ms)
+
+
+def _why(finding: CloseWaitFinding) -> str:
+    share = finding.nofile_share
+    if share is None or finding.nofile_soft is None:
+        return finding.why
+    room = f" They take {100 * share:.0f} % of {finding.nofile_soft:,} descriptors"
+    if finding.nofile_reached_s is not None:
+        room += f"; none is left in {form.seconds(finding.nofile_reached_s)}"
+    return f"{finding.why}{room}." if share >= 0.01 or finding.nofile_reached_s else finding.why
+
+
+def _advice(finding: CloseWaitFinding) -> str:
+    return finding.advice if finding.severity > Severity.OK else ""
+
+
+def _sum(report: CloseWaitReport) -> list[str]:
+    limit = form.seconds(report.older_ms / MS_PER_S)
+    if not report.sockets:
+        return ["No socket is in CLOSE_WAIT."]
+    older = report.sockets - report.younger
+    if not older:
+        return [
+            f"No CLOSE_WAIT older than {limit}: {plural(report.sockets, 'socket')}, all younger."
+        ]
+    lines = [f"{older:,} of {plural(report.sockets, 'socket')} in CLOSE_WAIT older than {limit}."]
+    if not all(finding.settled for finding in report.findings):
+        lines.append("?: from one look. --over 60 watches for a minute, then judges.")
+    if report.groups_left_out:
+        lines.append(f"LEFT OUT {plural(report.groups_left_out, 'group')}, the smallest.")
+    return lines
+
+
+def as_json(
+    report: CloseWaitReport, chosen: Sequence[CloseWaitFinding], census: Census
+) -> Iterator[str]:
+    """Return a line per finding, then one of the whole."""
+    names = form.netns_names(census)
+    for finding in chosen:
+        yield form.json_line("close_wait_group", _finding(finding, names))
+    yield form.json_line(
+        "close_wait_total",
+        {
+            "mono_ns": census.mono_ns,
+            "took_ns": census.took_ns,
+            "mechanism": census.mechanism,
+            "sockets": report.sockets,
+            "younger": report.younger,
+            "older_s": report.older_ms / MS_PER_S,
+            "groups": len(report.findings),
+            "groups_left_out": report.groups_left_out,
+            "left_out": dict(census.truncated),
+        },
+    )
+
+
+def _finding(finding: CloseWaitFinding, names: dict[int, str]) -> dict[str, Any]:
+    evidence, place = finding.evidence, finding.place
+    return {
+        "verdict": finding.verdict.label,
+        "settled": finding.settled,
+        "severity": finding.severity.label,
+        "why": finding.why,
+        "advice": finding.advice,
+        "count": evidence.count,
+        "per_minute": evidence.per_minute,
+        "oldest_s": evidence.oldest_ms / MS_PER_S,
+        "oldest_at_most_s": (
+            None if evidence.oldest_at_most_ms is None else evidence.oldest_at_most_ms / MS_PER_S
+        ),
+        "watched_s": evidence.trend.span_s if evidence.trend else 0.0,
+        "entered": evidence.trend.entered if evidence.trend else None,
+        "left": evidence.trend.left if evidence.trend else None,
+        "unread_bytes": evidence.unread_bytes,
+        "eof_read": evidence.eof_read,
+        "eof_pending": evidence.eof_pending,
+        "data_pending": evidence.data_pending,
+        "holders": form.holders_json(finding.holders),
+        "holder_count": finding.holder_count,
+        "unit": finding.unit,
+        "netns": place.netns,
+        "netns_name": names.get(place.netns),
+        "lport": place.lport,
+        "raddr": place.raddr,
+        "rport": place.rport,
+        "peers": [{"raddr": peer.addr, "count": peer.count} for peer in place.peers],
+        "peer_count": place.peer_count,
+        "nofile_soft": finding.nofile_soft,
+        "open_fds": finding.open_fds,
+        "nofile_share": finding.nofile_share,
+        "nofile_reached_s": finding.nofile_reached_s,
+    }
