@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import click
 
-from tracer import __version__, cli_options, runs
+from tracer import __version__, cli_census, cli_options, runs
 from tracer.errors import FourwaveError
 
 PROG: Final = "fourwave"
@@ -88,6 +88,10 @@ def replay(file: str, **options: Any) -> None:
     Of a damaged file everything before the damage is shown; then it says where, and exits with 1.
     """
     runs.replay(file, cli_options.wishes(options))
+
+
+for command in cli_census.COMMANDS:
+    cli.add_command(command)
 
 
 @cli.command()

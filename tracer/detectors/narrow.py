@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import ipaddress
 
     from tracer.census import Census, Rows
-from tracer.filters import Mask
+    from tracer.detectors.rows import Mask
 
 
 @dataclass(frozen=True, slots=True)

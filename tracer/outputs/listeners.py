@@ -99,7 +99,7 @@ def _namespace(space: ListenNamespace, names: dict[int, str]) -> list[str]:
     return [
         (
             f"netns {names.get(space.netns, space.netns)} since boot: "
-            f"{plural(space.drops, 'drop')}, {space.overflows or 0:,} by a full accept queue{lately}."
+            f"{plural(space.drops, 'drop')}, {space.overflows or 0:,} by a full queue{lately}."
         )
     ]
 

@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Put the parts together for the views of the present: census, detector, table or JSON lines."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from tracer.errors import HostError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from typing import TypeVar
+
+    from tracer.census import Census
+    from tracer.detectors.narrow import CensusFilter
+    from tracer.kernel.census import CensusSource
+    from tracer.outputs.screen import Screen
+    from tracer.session_live import Stop
+
+    Finding = TypeVar("Finding")
+    # What a census comes to: lines no wider than asked for, or JSON lines.
+    Form = Callable[[Census, int | None], Iterable[str]]
+
+LOOKS_OVER: Final = 12
+LOOK_EVERY_MIN_S: Final = 0.5
+NAP_S: Final = 0.05
+MS_PER_S: Final = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What the command line asked for, as plain values."""
+
+    filters: dict[str, Any] = field(default_factory=dict)
+    netns: tuple[int, ...] = ()
+    sort: str = "severity"
+    limit: int = 20
+    over_s: float = 0.0
+    watch_s: float | None = None
+    older_s: float = 10.0
+    as_json: bool = False
+    color: bool = False
+
+
+def leaks(wishes: Wishes) -> None:
+    """Show who leaks CLOSE_WAIT. Raises HostError."""
+    with attach() as source:
+        from tracer.detectors.close_wait_leak import CloseWaitLeak  # noqa: PLC0415
+        from tracer.outputs import leaks as form  # noqa: PLC0415
+
+        detector, narrow = CloseWaitLeak(int(wishes.older_s * MS_PER_S)), _filter(wishes).narrow
+
+        def show(census: Census, width: int | None) -> Iterable[str]:
+            report = detector.look(narrow(census))
+            chosen = _first(report.findings, form.SORTS[wishes.sort], wishes)
+            if width is None:
+                return form.as_json(report, chosen, census)
+            return form.as_lines(report, chosen, census, width, color=wishes.color)
+
+        _follow(source, wishes, show)
+
+
+def ports(wishes: Wishes) -> None:
+    """Show where local ports run out, and who owns the TIME_WAITs. Raises HostError."""
+    with attach() as source:
+        from tracer.detectors.local_ports import LocalPorts  # noqa: PLC0415
+        from tracer.detectors.time_wait import TimeWait  # noqa: PLC0415
+        from tracer.outputs import ports as form  # noqa: PLC0415
+
+        local, waiting, narrow = LocalPorts(), TimeWait(), _filter(wishes).narrow
+
+        def show(census: Census, width: int | None) -> Iterable[str]:
+            asked = narrow(census)
+            chosen = _first(local.look(asked), form.SORTS[wishes.sort], wishes)
+            owners, totals = waiting.look(asked)
+            served = [finding for finding in owners if finding.lport is not None][: wishes.limit]
+            if width is None:
+                return form.as_json(chosen, served, totals, census)
+            return form.as_lines(chosen, served, totals, census, width, color=wishes.color)
+
+        _follow(source, wishes, show, established=True)
+
+
+def listeners(wishes: Wishes) -> None:
+    """Show the queues of listening sockets. Raises HostError."""
+    with attach() as source:
+        from tracer.detectors.listen_overflow import ListenOverflow  # noqa: PLC0415
+        from tracer.outputs import listeners as form  # noqa: PLC0415
+
+        detector, asked = ListenOverflow(), _filter(wishes)
+
+        def show(census: Census, width: int | None) -> Iterable[str]:
+            # Counters are split among all listeners, so all are judged and some shown.
+            report = detector.look(census)
+            cookies = frozenset(census.sockets["cookie"][asked.mask(census)].tolist())
+            mine = [finding for finding in report.findings if finding.cookie in cookies]
+            chosen = _first(mine, form.SORTS[wishes.sort], wishes)
+            if width is None:
+                return form.as_json(report, chosen, census)
+            return form.as_lines(report, chosen, census, width, color=wishes.color)
+
+        _follow(source, wishes, show)
+
+
+def attach() -> CensusSource:
+    """Return this host as a source of censuses; numpy comes in while the loader works."""
+    from tracer.kernel.census import CensusSource  # noqa: PLC0415
+
+    return CensusSource(CensusSource.load())
+
+
+def censuses(
+    source: CensusSource, wishes: Wishes, stop: Stop, *, established: bool
+) -> Iterator[tuple[Census, bool]]:
+    """Take censuses on the timetable the user asked for; with each, whether it is to be shown.
+
+    An end asked for while only looking brings what was seen till then. Raises HostError.
+    """
+    began, every_s = time.monotonic(), max(LOOK_EVERY_MIN_S, wishes.over_s / LOOKS_OVER)
+    while True:
+        census = _take(source, wishes, established=established)
+        left_s = began + wishes.over_s - time.monotonic()
+        shown = left_s <= 0 or stop.asked
+        yield census, shown
+        if stop.asked or (shown and wishes.watch_s is None):
+            return
+        _nap((wishes.watch_s or 0.0) if shown else min(every_s, left_s), stop)
+        if shown and _asked(stop):
+            return
+
+
+def _take(source: CensusSource, wishes: Wishes, *, established: bool) -> Census:
+    from tracer.wire_census import decode_census  # noqa: PLC0415
+
+    chosen = set(wishes.netns) or None
+    try:
+        batch = source.take(chosen, owners=True, established=established)
+    except OSError as error:
+        raise HostError(
+            f"cannot take a census: {error}; run it as root (sudo fourwave …)"
+        ) from error
+    return decode_census(batch.data)
+
+
+# Asked anew: it changes while we sleep.
+def _asked(stop: Stop) -> bool:
+    return stop.asked
+
+
+def _nap(pause_s: float, stop: Stop) -> None:
+    until = time.monotonic() + pause_s
+    while not stop.asked and (left_s := until - time.monotonic()) > 0:
+        time.sleep(min(NAP_S, left_s))
+
+
+def _follow(source: CensusSource, wishes: Wishes, show: Form, *, established: bool = False) -> None:
+    from tracer.outputs.screen import Screen  # noqa: PLC0415
+    from tracer.session_live import Stop  # noqa: PLC0415
+
+    screen = Screen(sys.stdout, repaint=wishes.watch_s is not None)
+    with Stop() as stop:
+        for census, shown in censuses(source, wishes, stop, established=established):
+            made = show(census, None if wishes.as_json else screen.width)
+            if shown:
+                _write(screen, made, wishes)
+
+
+def _write(screen: Screen, made: Iterable[str], wishes: Wishes) -> None:
+    if wishes.as_json:
+        sys.stdout.write("".join(made))
+        sys.stdout.flush()
+    else:
+        screen.show(list(made))
+
+
+def _filter(wishes: Wishes) -> CensusFilter:
+    from tracer.detectors.narrow import CensusFilter  # noqa: PLC0415
+
+    return CensusFilter(**wishes.filters)
+
+
+# Detectors return the gravest first; a stable sort keeps that among equals.
+def _first(
+    findings: Sequence[Finding], key: Callable[[Finding], float], wishes: Wishes
+) -> list[Finding]:
+    return sorted(findings, key=key)[: wishes.limit]
