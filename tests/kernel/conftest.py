@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from tests.truth.netns import Net
     from tests.truth.wire import WiredNet
+    from tracer.kernel.census import CensusSource
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +41,15 @@ def tracer_watch(
         raise
     yield watch
     watch.stop()
+
+
+@pytest.fixture(scope="module")
+def census_source() -> Iterator[CensusSource]:
+    """Censuses of the running kernel, taken the best way it allows."""
+    from tracer.kernel.census import CensusSource  # noqa: PLC0415 - numpy and the loader
+
+    with CensusSource(CensusSource.load()) as source:
+        yield source
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import pytest
 
 from tests.unit import censuses as c
 from tracer.census import SocketFlag
-from tracer.detectors.close_wait_history import CloseWaitHistory
+from tracer.detectors.close_wait_history import CloseWaitHistory, When
 from tracer.detectors.close_wait_leak import CloseWaitLeak
 from tracer.detectors.close_wait_verdict import Reason, Use, Verdict
 from tracer.detectors.close_wait_why import SENTENCES
@@ -54,6 +54,13 @@ def watched(*looks: Rows, every_s: float = 10, **facts: object) -> CloseWaitFind
     for census in censuses[:-1]:
         detector.look(census)
     return only(censuses[-1], detector)
+
+
+def line(first: int, last: int, at_s: int, make: Callable[..., Rows] = c.close_wait) -> Rows:
+    """Return sockets of a line: one a second grows old, the one numbered 0 at the first look."""
+    sockets = rows([10.0 + at_s - number for number in range(first, last)], make)
+    sockets["cookie"] = sockets["ino"] = np.arange(first, last) + 1_000
+    return sockets
 
 
 # --- one look ------------------------------------------------------------------------------------
@@ -154,11 +161,7 @@ def test_other_states_are_none_of_it() -> None:
 
 
 def test_growing_while_watched_is_a_settled_leak() -> None:
-    pool = [rows([20.0 + i], c.outbound) for i in range(60)]
-    looks = [
-        np.concatenate([c.older(one, 10 * look) for one in pool[: 20 + 10 * look]])
-        for look in range(4)
-    ]
+    looks = [line(-19, 1 + at_s, at_s, c.outbound) for at_s in (0, 10, 20, 30)]
     finding = watched(*looks)
     assert finding.verdict == Verdict.LEAK
     assert finding.settled
@@ -201,23 +204,15 @@ def test_falling_at_once_awaits_the_collector() -> None:
 
 def test_leaving_one_by_one_is_late() -> None:
     """As many leave as come, none stays: the service closes, but late."""
-    line = [rows([12.0 + 3 * i]) for i in range(40)]
-    looks = [
-        np.concatenate([c.older(one, 10 * look) for one in line[look * 3 : look * 3 + 12]])
-        for look in range(4)
-    ]
-    finding = watched(*looks)
+    looks = [line(at_s - 11, 1 + at_s, at_s) for at_s in (0, 3, 6, 9, 12)]
+    finding = watched(*looks, every_s=3)
     assert finding.verdict == Verdict.LATE_CLOSE
     assert finding.evidence.count == 12
 
 
 def test_leak_beside_some_that_are_closed_is_a_leak() -> None:
     """One of ten leaves: what grows is still a leak."""
-    pool = [rows([20.0 + i]) for i in range(60)]
-    looks = [
-        np.concatenate([c.older(one, 10 * look) for one in pool[look : 20 + 10 * look]])
-        for look in range(4)
-    ]
+    looks = [line(-19 + at_s // 10, 1 + at_s, at_s) for at_s in (0, 10, 20, 30)]
     assert watched(*looks).verdict == Verdict.LEAK
 
 
@@ -228,7 +223,7 @@ def test_sending_after_the_end_is_a_half_close() -> None:
     finding = watched(first, later, later)
     assert finding.verdict == Verdict.HALF_CLOSE
     assert finding.evidence.use == Use.SENDING
-    assert finding.evidence.oldest_ms == 20_000
+    assert finding.evidence.oldest_ms == 19_999
 
 
 def test_answered_and_then_forgotten_is_a_leak() -> None:
@@ -257,7 +252,7 @@ def test_age_is_bounded_from_above_by_the_look_before() -> None:
         sockets["lport"][:1] = 81  # another destination than the fresh one's
         findings = detector.look(taken(at_s, sockets)).findings
     ages = {f.place.lport: (f.evidence.oldest_ms, f.evidence.oldest_at_most_ms) for f in findings}
-    assert ages == {None: (80_000, None), 80: (12_000, 20_000)}
+    assert ages == {None: (80_000, None), 80: (12_000, 20_001)}
 
 
 def test_cookies_that_are_unknown_join_nothing() -> None:
@@ -344,9 +339,9 @@ def test_name_of_a_process_is_harmless() -> None:
 def test_history_forgets_groups_that_are_gone() -> None:
     history = CloseWaitHistory()
     cookies = np.array([1], np.uint64)
-    history.remember(1, cookies, np.zeros(1, np.int64), ["a"])
+    history.remember(When(1, 2), cookies, np.zeros(1, np.int64), ["a"])
     for look in range(2, 200):
-        history.remember(look, cookies[:0], np.zeros(0, np.int64), [])
+        history.remember(When(look, look), cookies[:0], np.zeros(0, np.int64), [])
     assert history.trend("a") is None
     assert not history._series
 
@@ -366,3 +361,12 @@ def test_orphans_and_flags() -> None:
     """An orphan is not in an accept queue."""
     finding = only(taken(0, rows([60], flags=SocketFlag.DEAD)))
     assert finding.evidence.use == Use.HELD
+
+
+def test_a_burst_at_the_start_is_not_growth() -> None:
+    """All came while the first looks were taken; since then none did."""
+    kept = rows([9.0 + i / 100 for i in range(COUNT)], c.outbound)
+    finding = watched(*(c.older(kept, 10 * look) for look in range(4)))
+    assert finding.verdict == Verdict.IDLE_POOL
+    assert finding.evidence.per_minute == 0
+    assert "it does not go on" in finding.why

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from tracer.detectors.rows import Mask, Numbers
 
 SENT_LATELY_MS: Final = 60_000
+JIFFIES_MS: Final = 20  # two, at the coarsest CONFIG_HZ: lsndtime is counted in them
 MINUTE_MS: Final = 60_000
 FAREWELL_BYTES: Final = 129
 """The end, and up to 128 bytes before it that say goodbye rather than answer: TLS close_notify,
@@ -78,7 +79,7 @@ def tell_apart(census: Census, sockets: Rows, seen: Seen) -> Sockets:
     waiting = (sockets["unsent"] > 0) | (sockets["unacked"] > 0)
     sent_ms = sockets["age_sent_ms"]
     sent_since = seen.before & (sent_ms >= 0)
-    sent_since &= (sent_ms < seen.at_least_ms) & (sent_ms < SENT_LATELY_MS)
+    sent_since &= (sent_ms + JIFFIES_MS < seen.at_least_ms) & (sent_ms < SENT_LATELY_MS)
     use = np.full(len(sockets), Use.HELD, np.uint8)
     use[waiting | sent_since] = Use.SENDING
     use[(sockets["flags"] & ALIVE) == 0] = Use.QUEUED

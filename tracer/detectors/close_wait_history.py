@@ -30,6 +30,13 @@ YOUNG: Final = -1
 """The group of a socket that is not old enough to be in one."""
 
 
+class When(NamedTuple):
+    """A look takes a while, and a socket may have come at any time in it."""
+
+    began_ns: int
+    ended_ns: int
+
+
 class Point(NamedTuple):
     """A group at one look: how many there are, and how many left since the look before."""
 
@@ -79,35 +86,36 @@ class CloseWaitHistory:
         self._looked_ns: deque[int] = deque(maxlen=LOOKS_MAX)
         self._series: dict[Hashable, deque[Point]] = {}
 
-    def seen(self, now_ns: int, cookies: Cookies) -> Seen:
+    def seen(self, when: When, cookies: Cookies) -> Seen:
         """Return since when each socket is known to be in CLOSE_WAIT."""
-        first_ns, not_before_ns, before = self._times(now_ns, cookies)
-        at_most_ms = np.where(not_before_ns < 0, -1, (now_ns - not_before_ns) // NS_PER_MS)
-        return Seen((now_ns - first_ns) // NS_PER_MS, at_most_ms, before)
+        first_ns, not_before_ns, before = self._times(when, cookies)
+        at_least_ms = np.maximum(when.began_ns - first_ns, 0) // NS_PER_MS
+        at_most_ms = np.where(not_before_ns < 0, -1, (when.ended_ns - not_before_ns) // NS_PER_MS)
+        return Seen(at_least_ms, at_most_ms, before)
 
-    def _times(self, now_ns: int, cookies: Cookies) -> tuple[Numbers, Numbers, Mask]:
+    def _times(self, when: When, cookies: Cookies) -> tuple[Numbers, Numbers, Mask]:
         place, before = _find(self._cookies, cookies)
         newest = self._looked_ns[-1] if self._looked_ns else -1
         if not len(self._cookies):
-            fresh = np.full(len(cookies), now_ns, np.int64)
+            fresh = np.full(len(cookies), when.ended_ns, np.int64)
             return fresh, np.full(len(cookies), newest, np.int64), before
-        first_ns = np.where(before, self._first_ns[place], now_ns)
+        first_ns = np.where(before, self._first_ns[place], when.ended_ns)
         return first_ns, np.where(before, self._not_before_ns[place], newest), before
 
     def remember(
-        self, now_ns: int, cookies: Cookies, groups: Numbers, keys: Sequence[Hashable]
+        self, when: When, cookies: Cookies, groups: Numbers, keys: Sequence[Hashable]
     ) -> None:
         """Take a look in: the group of each socket is an index into `keys`, or YOUNG."""
-        first_ns, not_before_ns, _ = self._times(now_ns, cookies)
+        first_ns, not_before_ns, _ = self._times(when, cookies)
         left = self._left(cookies)
         counts = np.bincount(groups[groups != YOUNG], minlength=len(keys))
         present = dict(zip(keys, counts.tolist(), strict=True))
         for key in {**dict.fromkeys(self._series), **present}:
-            self._append(key, Point(now_ns, present.get(key, 0), left.get(key, 0)))
+            self._append(key, Point(when.began_ns, present.get(key, 0), left.get(key, 0)))
         order = np.argsort(cookies)
         self._cookies, self._groups, self._keys = cookies[order], groups[order], keys
         self._first_ns, self._not_before_ns = first_ns[order], not_before_ns[order]
-        self._looked_ns.append(now_ns)
+        self._looked_ns.append(when.began_ns)
 
     # Only those that had grown old count: young ones come and go in every healthy service.
     def _left(self, cookies: Cookies) -> dict[Hashable, int]:

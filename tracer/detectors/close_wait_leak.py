@@ -14,14 +14,14 @@ import numpy as np
 
 from tracer.detectors import close_wait_verdict as verdicts
 from tracer.detectors.close_wait_groups import Groups, close_waits, tell_apart
-from tracer.detectors.close_wait_history import YOUNG, CloseWaitHistory
+from tracer.detectors.close_wait_history import YOUNG, CloseWaitHistory, When
 from tracer.detectors.close_wait_why import sentence
 from tracer.detectors.finding import unit_of
 
 if TYPE_CHECKING:
     from tracer.census import Census
     from tracer.detectors.close_wait_groups import Place
-    from tracer.detectors.close_wait_history import Trend
+    from tracer.detectors.close_wait_history import Cookies, Trend
     from tracer.detectors.close_wait_verdict import Evidence, Verdict
     from tracer.detectors.finding import Severity
     from tracer.detectors.holders import Holder
@@ -79,9 +79,10 @@ class CloseWaitLeak:
     def look(self, census: Census) -> CloseWaitReport:
         """Judge a census."""
         sockets = close_waits(census)
-        seen = self._history.seen(census.mono_ns, sockets["cookie"])
+        when = When(census.mono_ns, census.mono_ns + census.took_ns)
+        seen = self._history.seen(when, sockets["cookie"])
         groups = Groups(census, sockets, tell_apart(census, sockets, seen), self._older_ms)
-        trends = self._remember(census.mono_ns, sockets["cookie"], groups)
+        trends = self._remember(when, sockets["cookie"], groups)
         findings = [_finding(groups, number, trend) for number, trend in trends.items()]
         findings.sort(key=lambda f: (-f.severity, f.verdict, -f.evidence.count))
         return CloseWaitReport(
@@ -92,16 +93,14 @@ class CloseWaitLeak:
             groups_left_out=len(groups.counts) - len(trends),
         )
 
-    def _remember(
-        self, now_ns: int, cookies: np.ndarray[tuple[int], np.dtype[np.uint64]], groups: Groups
-    ) -> dict[int, Trend | None]:
+    def _remember(self, when: When, cookies: Cookies, groups: Groups) -> dict[int, Trend | None]:
         kept = groups.largest_first(GROUPS_MAX)
         keys = {number: groups.key(number) for number in kept}
         place = np.full(len(groups.counts), YOUNG, np.int64)
         place[kept] = np.arange(len(kept))
         group_of = np.full(len(cookies), YOUNG, np.int64)
         group_of[groups.old] = place[groups.ids]
-        self._history.remember(now_ns, cookies, group_of, list(keys.values()))
+        self._history.remember(when, cookies, group_of, list(keys.values()))
         return {number: self._history.trend(key) for number, key in keys.items()}
 
 

@@ -20,6 +20,8 @@ SETTLING_LOOKS: Final = 3
 SETTLING_S: Final = 10.0
 STOPPED_GAPS: Final = 5
 """Arrivals have stopped when the last is this many mean gaps ago: e^-5 by chance alone."""
+STOPPED_SHARE: Final = 0.2
+"""And at least this part of the time in which they came: they may come in bursts."""
 BURST_SHARE: Final = 0.5
 BURST_LEAST: Final = 3
 LATE_SHARE: Final = 0.5
@@ -167,14 +169,16 @@ class Evidence:
         """Whether sockets still arrive, by their ages alone; None for too few to tell."""
         if self.count < 3:
             return None
-        gap_ms = (self.oldest_ms - self.youngest_ms) / (self.count - 1)
-        return self.youngest_ms - self.limit_ms <= STOPPED_GAPS * gap_ms
+        spread_ms = self.oldest_ms - self.youngest_ms
+        usual_ms = max(STOPPED_GAPS * spread_ms / (self.count - 1), STOPPED_SHARE * spread_ms)
+        return self.youngest_ms - self.limit_ms <= usual_ms
 
     @property
     def per_minute(self) -> float | None:
         """Net growth: as watched, else by the ages; None when neither tells."""
         if self.settled and self.trend is not None:
-            return self.trend.per_minute
+            stopped = self.arriving is False and not self.trend.left
+            return 0.0 if stopped else self.trend.per_minute
         span_ms = min(60_000, self.oldest_ms - self.limit_ms)
         if self.arriving is None or span_ms < 1_000:
             return None
@@ -198,7 +202,7 @@ def _watched(evidence: Evidence, trend: Trend) -> Reason:
         return Reason.CLOSED_TOGETHER
     if trend.left and trend.left >= LATE_SHARE * trend.entered:
         return Reason.CLOSED_ONE_BY_ONE
-    if trend.entered > trend.left:
+    if trend.entered > trend.left and evidence.arriving:
         return Reason.GROWS
     if _mostly_read(evidence):
         return Reason.FORGOTTEN

@@ -48,6 +48,14 @@ def _grows(evidence: Evidence) -> str:
     return f"{entered:,} came{beside} {_watched(evidence)}: {_reading(evidence)}."
 
 
+# A few may have come since the first look, and no more.
+def _rests(evidence: Evidence) -> str:
+    trend = evidence.trend
+    if trend is None or not trend.entered:
+        return f"None came, none left {_watched(evidence)}"
+    return f"{trend.entered:,} came, {trend.left:,} left {_watched(evidence)}; it does not go on"
+
+
 def _together(evidence: Evidence) -> str:
     drop = evidence.trend.emptied if evidence.trend else None
     left, there = (drop.left, drop.there) if drop else (0, 0)
@@ -81,10 +89,10 @@ SENTENCES: Final[dict[Reason, Callable[[Evidence], str]]] = {
     Reason.CLOSED_TOGETHER: _together,
     Reason.CLOSED_ONE_BY_ONE: _one_by_one,
     Reason.GROWS: _grows,
-    Reason.FORGOTTEN: lambda e: f"None came, none left {_watched(e)}: {_reading(e)}.",
-    Reason.NEVER_READ: lambda e: f"None came, none left {_watched(e)}: {_reading(e)}.",
+    Reason.FORGOTTEN: lambda e: f"{_rests(e)}: {_reading(e)}.",
+    Reason.NEVER_READ: lambda e: f"{_rests(e)}: {_reading(e)}.",
     Reason.POOL_HOLDS: lambda e: (
-        f"We connected, the peer closed first; none came, none left {_watched(e)}."
+        f"We connected, the peer closed first, nobody looked since. {_rests(e)}."
     ),
     Reason.STOPPED_UNREAD: lambda e: f"Held for {_oldest(e)} {_reading(e)}: nobody reads.",
     Reason.GROWS_BY_AGES: _by_ages,

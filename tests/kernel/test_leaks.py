@@ -1,0 +1,271 @@
+# SPDX-License-Identifier: Apache-2.0
+"""CLOSE_WAIT made on the running kernel by services of every habit, and the verdict on each."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.kernel.leaking import Service
+from tests.kernel.looks import census, until
+from tests.truth.netns import namespace
+from tracer.detectors import close_wait_verdict
+from tracer.detectors.close_wait_leak import CloseWaitLeak
+from tracer.detectors.close_wait_verdict import Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tests.truth.netns import Namespace
+    from tracer.detectors.close_wait_leak import CloseWaitFinding
+    from tracer.kernel.census import CensusSource
+
+pytestmark = pytest.mark.kernel
+
+ROOT = Path(__file__).parents[2]
+OLDER_MS = 200
+COUNT = 23
+
+
+@pytest.fixture(autouse=True)
+def _settles_sooner(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(close_wait_verdict, "SETTLING_S", 1.5)
+
+
+@pytest.fixture
+def ns() -> Iterator[Namespace]:
+    """A namespace of its own."""
+    with namespace("leaks") as made:
+        yield made
+
+
+def visit(ns: Namespace, port: int, *, send: bytes = b"", count: int = 1) -> None:
+    """Connect, send, and be the first to close."""
+    for _ in range(count):
+        with ns.socket() as client:
+            client.connect(("127.0.0.1", port))
+            client.sendall(send)
+
+
+@contextlib.contextmanager
+def visits(ns: Namespace, port: int, every_s: float) -> Iterator[None]:
+    """Visit again and again while the block runs."""
+    end = threading.Event()
+
+    def run() -> None:
+        while not end.wait(every_s):
+            visit(ns, port)
+
+    visitor = threading.Thread(target=run)
+    visitor.start()
+    try:
+        yield
+    finally:
+        end.set()
+        visitor.join()
+
+
+def judged(
+    source: CensusSource,
+    ns: Namespace,
+    holds: Callable[[CloseWaitFinding], bool],
+    detector: CloseWaitLeak | None = None,
+) -> CloseWaitFinding:
+    """Look until the only finding is as expected."""
+    watching = detector or CloseWaitLeak(OLDER_MS)
+    found = until(
+        lambda: watching.look(census(source, ns.inum)).findings,
+        lambda findings: len(findings) == 1 and holds(findings[0]),
+    )
+    return found[0]
+
+
+@pytest.mark.parametrize("habit", ["forgets", "forgets_async"])
+def test_leak_grows(census_source: CensusSource, ns: Namespace, habit: str) -> None:
+    """Threads and asyncio that read to the end and forget: the rate is the visitors'."""
+    with Service(ns, habit) as service, visits(ns, service.port, 0.05):
+        finding = judged(census_source, ns, lambda f: f.settled and f.evidence.count >= COUNT)
+    assert finding.verdict == Verdict.LEAK
+    assert finding.evidence.eof_read == finding.evidence.count
+    assert finding.evidence.per_minute == pytest.approx(1200, rel=0.3)
+    assert finding.place.lport == service.port
+    assert [holder.pid for holder in finding.holders] == [service.pid]
+    assert finding.nofile_reached_s is not None
+
+
+def test_leak_by_one_look(census_source: CensusSource, ns: Namespace) -> None:
+    """The ages of the sockets tell that they keep coming, and how fast."""
+    with Service(ns, "forgets") as service, visits(ns, service.port, 0.05):
+        finding = until(
+            lambda: CloseWaitLeak(OLDER_MS).look(census(census_source, ns.inum)).findings,
+            lambda found: bool(found) and found[0].evidence.count >= 2 * COUNT,
+        )[0]
+    assert finding.verdict == Verdict.LEAK
+    assert not finding.settled
+    assert finding.evidence.per_minute == pytest.approx(1200, rel=0.3)
+
+
+def test_never_read(census_source: CensusSource, ns: Namespace) -> None:
+    """Accepted, never read: every byte that waits is counted, the end is none of them."""
+    with Service(ns, "never_reads") as service:
+        visit(ns, service.port, send=b"x" * 1000, count=COUNT)
+        finding = judged(census_source, ns, lambda f: f.settled and f.evidence.count == COUNT)
+    assert finding.verdict == Verdict.LEAK
+    assert finding.evidence.data_pending == COUNT
+    assert finding.evidence.unread_bytes == 1000 * COUNT
+    assert finding.evidence.per_minute == 0
+
+
+def test_shared_by_forked_workers(census_source: CensusSource, ns: Namespace) -> None:
+    """The parent accepted, its children hold on: all of them are named."""
+    with Service(ns, "forks") as service:
+        visit(ns, service.port, count=COUNT)
+        judged(census_source, ns, lambda f: f.evidence.eof_read == COUNT)
+        service.tell("fork 2")
+        finding = judged(census_source, ns, lambda f: f.holder_count == 3)
+    assert finding.evidence.count == COUNT
+    assert finding.holders[0].pid == service.pid
+
+
+def test_waits_for_the_collector(census_source: CensusSource, ns: Namespace) -> None:
+    """It grows, then one collection closes all: not a leak for ever."""
+    detector = CloseWaitLeak(OLDER_MS)
+    with Service(ns, "leaves_to_gc") as service, visits(ns, service.port, 0.05):
+        grown = judged(census_source, ns, lambda f: f.settled and f.evidence.count > 20, detector)
+        assert grown.verdict == Verdict.LEAK
+        service.tell("collect")
+        finding = judged(census_source, ns, lambda f: f.verdict == Verdict.AWAITS_GC, detector)
+    assert finding.settled
+
+
+def test_closes_late(census_source: CensusSource, ns: Namespace) -> None:
+    """Each is closed in the end, one by one, as fast as new ones come."""
+    detector = CloseWaitLeak(OLDER_MS)
+    with Service(ns, "forgets") as service:
+        visit(ns, service.port, count=COUNT)
+        judged(census_source, ns, lambda f: f.evidence.count == COUNT, detector)
+
+        def look() -> CloseWaitFinding:
+            visit(ns, service.port)
+            service.tell("close 1")
+            return detector.look(census(census_source, ns.inum)).findings[0]
+
+        finding = until(look, lambda f: f.settled and f.verdict == Verdict.LATE_CLOSE)
+    assert abs(finding.evidence.count - COUNT) < 10
+
+
+def test_half_close_in_use(census_source: CensusSource, ns: Namespace) -> None:
+    """The peer has said all, and still listens."""
+    with Service(ns, "keeps_sending") as service, ns.socket() as client:
+        client.connect(("127.0.0.1", service.port))
+        client.shutdown(socket.SHUT_WR)
+        reader = threading.Thread(target=_drain, args=(client,))
+        reader.start()
+        finding = judged(census_source, ns, lambda f: f.evidence.oldest_ms > 5 * OLDER_MS)
+        client.shutdown(socket.SHUT_RD)
+    reader.join()
+    assert finding.verdict == Verdict.HALF_CLOSE
+
+
+def _drain(client: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while client.recv(65_536):
+            pass
+
+
+def test_stuck_in_the_accept_queue(census_source: CensusSource, ns: Namespace) -> None:
+    """Nobody has it yet; the one who is to take it is named."""
+    with Service(ns, "never_accepts") as service:
+        visit(ns, service.port, send=b"hello", count=COUNT)
+        finding = judged(census_source, ns, lambda f: f.evidence.count == COUNT)
+    assert finding.verdict == Verdict.ACCEPT_QUEUE
+    assert [holder.pid for holder in finding.holders] == [service.pid]
+    assert finding.evidence.unread_bytes == 5 * COUNT
+
+
+def test_idle_pool(census_source: CensusSource, ns: Namespace) -> None:
+    """We connected, the other side closed all: bounded, nobody looked since."""
+    with ns.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen(64)
+        port = server.getsockname()[1]
+        with Service(ns, "pools", port) as client:
+            client.tell(f"connect {COUNT}")
+            for _ in range(COUNT):
+                server.accept()[0].close()
+            finding = judged(census_source, ns, lambda f: f.settled and f.evidence.count == COUNT)
+    assert finding.verdict == Verdict.IDLE_POOL
+    assert (finding.place.raddr, finding.place.rport) == ("127.0.0.1", port)
+    assert finding.evidence.eof_pending == COUNT
+
+
+def test_namespaces_are_told_apart(census_source: CensusSource) -> None:
+    """The same service leaks in three namespaces at once, each its own number."""
+    wanted = {}
+    with contextlib.ExitStack() as stack:
+        for count in (2, 3, 5):
+            here = stack.enter_context(namespace("leaks"))
+            service = stack.enter_context(Service(here, "forgets"))
+            visit(here, service.port, count=count)
+            wanted[here.inum, here.name, service.pid] = count
+
+        def look() -> dict[tuple[int, str | None, int], int]:
+            taken = census(census_source, *(inum for inum, *_ in wanted))
+            return {
+                (f.place.netns, taken.namespaces[f.place.netns].name, f.holders[0].pid): (
+                    f.evidence.eof_read
+                )
+                for f in CloseWaitLeak(OLDER_MS).look(taken).findings
+            }
+
+        assert until(look, lambda seen: seen == wanted) == wanted
+
+
+def test_command_line(ns: Namespace) -> None:
+    """The table names the process; JSON has the counts; a running view ends with 0."""
+    with Service(ns, "forgets") as service:
+        visit(ns, service.port, count=COUNT)
+
+        def run(*words: str) -> str:
+            command = [sys.executable, "-m", "tracer", "leaks", "--older", "0.2", *words]
+            done = subprocess.run(
+                [*command, "--netns", ns.name], cwd=ROOT, capture_output=True, text=True, check=True
+            )
+            return done.stdout
+
+        def group(text: str) -> dict[str, object]:
+            return json.loads(text.splitlines()[0])
+
+        told = until(lambda: group(run("--json")), lambda found: found.get("eof_read") == COUNT)
+        assert told["verdict"] == "leak"
+        assert told["netns_name"] == ns.name
+        assert told["lport"] == service.port
+        table = run()
+        assert f"python[{service.pid}]" in table
+        assert max(map(len, table.splitlines())) <= 79
+        assert f"{COUNT} of {COUNT} sockets in CLOSE_WAIT older than 200ms" in run("--comm", "py*")
+        assert "No socket is in CLOSE_WAIT." in run("--comm", "nobody")
+        assert "all younger" in run("--older", "3600")
+
+
+def test_running_view_ends_with_0(ns: Namespace) -> None:
+    """SIGINT is how a view is meant to end."""
+    command = [sys.executable, "-m", "tracer", "leaks", "--json", "--watch", "0.1"]
+    view = subprocess.Popen(
+        [*command, "--netns", ns.name], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    assert view.stdout is not None
+    with view.stdout:
+        assert json.loads(view.stdout.readline())["sockets"] == 0
+        assert json.loads(view.stdout.readline())["sockets"] == 0
+        view.send_signal(signal.SIGINT)
+    assert view.wait(10) == 0

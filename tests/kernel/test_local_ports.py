@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Local ports used up on the running kernel, until connect() itself says so."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.kernel.looks import census, until
+from tests.truth.netns import namespace
+from tracer.detectors.local_ports import LocalPorts, PortVerdict
+from tracer.detectors.time_wait import TimeWait
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Iterator
+
+    from tests.truth.netns import Namespace
+    from tracer.detectors.local_ports import PortsFinding
+    from tracer.kernel.census import CensusSource
+
+pytestmark = pytest.mark.kernel
+
+LOW, HIGH, RESERVED = 40_000, 40_099, 10
+CAPACITY = HIGH - LOW + 1 - RESERVED
+
+
+@pytest.fixture
+def ns() -> Iterator[Namespace]:
+    """A namespace with a hundred local ports, ten of them reserved, and no reuse."""
+    with namespace("ports") as made:
+        made.sysctl("ipv4/ip_local_port_range", f"{LOW} {HIGH}")
+        made.sysctl("ipv4/ip_local_reserved_ports", f"{LOW}-{LOW + RESERVED - 1}")
+        made.sysctl("ipv4/tcp_tw_reuse", "0")
+        yield made
+
+
+@pytest.fixture
+def server(ns: Namespace) -> Iterator[socket.socket]:
+    """A listener beside the range."""
+    with ns.socket() as made:
+        made.bind(("127.0.0.1", 30_000))
+        made.listen(256)
+        yield made
+
+
+def close_first(ns: Namespace, server: socket.socket, count: int) -> None:
+    """Connect and close before the server does: the TIME_WAIT is ours, and so is its port."""
+    for _ in range(count):
+        client = ns.socket()
+        client.connect(server.getsockname())
+        conn, _ = server.accept()
+        client.close()
+        assert conn.recv(1) == b""
+        conn.close()
+
+
+def found(source: CensusSource, ns: Namespace) -> PortsFinding:
+    """Look once; there is one destination."""
+    (finding,) = LocalPorts().look(census(source, ns.inum))
+    return finding
+
+
+def test_forecast_of_exhaustion(
+    census_source: CensusSource, ns: Namespace, server: socket.socket
+) -> None:
+    """Fifty TIME_WAITs within five seconds are ten a second: ninety ports are not enough."""
+    close_first(ns, server, 50)
+    finding = found(census_source, ns)
+    assert finding.verdict == PortVerdict.RUNS_OUT
+    assert (finding.in_use, finding.time_wait) == (0, 50)
+    assert (finding.capacity, finding.available) == (CAPACITY, CAPACITY - 50)
+    assert finding.entered_per_s == 10
+    assert finding.exhausted_in_s == pytest.approx(4, abs=0.5)
+    assert (finding.laddr, finding.raddr, finding.rport) == ("127.0.0.1", "127.0.0.1", 30_000)
+    assert sum(finding.remaining) == 50
+
+
+def test_exhausted_is_when_connect_fails(
+    census_source: CensusSource, ns: Namespace, server: socket.socket
+) -> None:
+    """As many connections fit as were said to be left; then connect() has no address."""
+    close_first(ns, server, 20)
+    left = found(census_source, ns).available
+    with contextlib.ExitStack() as stack:
+        for _ in range(left or 0):
+            stack.enter_context(client := ns.socket())
+            client.connect(server.getsockname())
+        with pytest.raises(OSError) as refusal, ns.socket() as client:  # noqa: PT011
+            client.connect(server.getsockname())
+        assert refusal.value.errno == errno.EADDRNOTAVAIL
+        finding = found(census_source, ns)
+    assert finding.verdict == PortVerdict.EXHAUSTED
+    assert (finding.in_use, finding.time_wait) == (CAPACITY - 20, 20)
+    assert finding.available == 0
+
+
+def test_reuse_is_taken_into_account(
+    census_source: CensusSource, ns: Namespace, server: socket.socket
+) -> None:
+    """With tcp_tw_reuse for loopback the same TIME_WAITs are no danger: connect() takes them."""
+    ns.sysctl("ipv4/tcp_tw_reuse", "2")
+    close_first(ns, server, CAPACITY)
+    finding = until(lambda: found(census_source, ns), lambda f: f.time_wait == CAPACITY)
+    assert finding.verdict == PortVerdict.FINE
+    assert finding.available == 0
+    until(lambda: _connects(ns, server), bool)
+
+
+def _connects(ns: Namespace, server: socket.socket) -> bool:
+    with ns.socket() as client:
+        return client.connect_ex(server.getsockname()) == 0
+
+
+def test_who_closes_first_pays(
+    census_source: CensusSource, ns: Namespace, server: socket.socket
+) -> None:
+    """Seven of the service, five of ours: each where it belongs."""
+    for _ in range(7):
+        client = ns.socket()
+        client.connect(server.getsockname())
+        server.accept()[0].close()
+        assert client.recv(1) == b""
+        client.close()
+    close_first(ns, server, 5)
+    findings, (total,) = TimeWait().look(census(census_source, ns.inum))
+    owned = {(finding.lport, finding.rport): finding.time_wait for finding in findings}
+    assert owned == {(30_000, None): 7, (None, 30_000): 5}
+    assert (total.served, total.connected) == (7, 5)
