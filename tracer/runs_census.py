@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from tracer.errors import HostError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
     from typing import TypeVar
 
     from tracer.census import Census
@@ -121,7 +121,7 @@ def censuses(
     """
     began, every_s = time.monotonic(), max(LOOK_EVERY_MIN_S, wishes.over_s / LOOKS_OVER)
     while True:
-        census = _take(source, wishes, established=established)
+        census = take(source, wishes.netns, established=established)
         left_s = began + wishes.over_s - time.monotonic()
         shown = left_s <= 0 or stop.asked
         yield census, shown
@@ -132,10 +132,11 @@ def censuses(
             return
 
 
-def _take(source: CensusSource, wishes: Wishes, *, established: bool) -> Census:
+def take(source: CensusSource, netns: Collection[int], *, established: bool) -> Census:
+    """Take one census of these namespaces, none: of all. Raises HostError."""
     from tracer.wire_census import decode_census  # noqa: PLC0415
 
-    chosen = set(wishes.netns) or None
+    chosen = set(netns) or None
     try:
         batch = source.take(chosen, owners=True, established=established)
     except OSError as error:

@@ -365,7 +365,7 @@ def test_orphans_and_flags() -> None:
 
 def test_a_burst_at_the_start_is_not_growth() -> None:
     """All came while the first looks were taken; since then none did."""
-    kept = rows([9.0 + i / 100 for i in range(COUNT)], c.outbound)
+    kept = rows([9.0 + i / 100 for i in range(23)], c.outbound)
     finding = watched(*(c.older(kept, 10 * look) for look in range(4)))
     assert finding.verdict == Verdict.IDLE_POOL
     assert finding.evidence.per_minute == 0
