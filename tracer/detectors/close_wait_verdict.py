@@ -179,6 +179,8 @@ class Evidence:
         if self.settled and self.trend is not None:
             stopped = self.arriving is False and not self.trend.left
             return 0.0 if stopped else self.trend.per_minute
+        if self.arriving is False:
+            return 0.0
         span_ms = min(60_000, self.oldest_ms - self.limit_ms)
         if self.arriving is None or span_ms < 1_000:
             return None

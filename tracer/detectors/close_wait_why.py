@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from tracer.detectors.close_wait_verdict import Evidence, Reason
-from tracer.why_facts import duration
+from tracer.why_facts import duration, plural
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,7 +29,7 @@ def _reading(evidence: Evidence) -> str:
     kinds = (
         (evidence.eof_read, "read to the end and kept"),
         (evidence.eof_pending, "with the end of stream unread"),
-        (evidence.data_pending, "with data unread"),
+        (evidence.data_pending, f"with {plural(evidence.unread_bytes, 'byte')} unread"),
     )
     there = sorted((kind for kind in kinds if kind[0]), reverse=True)
     if len(there) == 1:

@@ -16,6 +16,7 @@ import numpy as np
 
 from tracer.census import REMAINING_STEP_S, REMAINING_STEPS
 from tracer.detectors.finding import Severity
+from tracer.detectors.port_users import PortUser, PortUsers
 from tracer.detectors.rows import text_of
 from tracer.why_facts import duration
 
@@ -64,6 +65,8 @@ class PortsFinding:
     in_use: int
     time_wait: int
     fin_wait2: int
+    users: tuple[PortUser, ...]
+    """Who has most of the open connections; empty without ESTABLISHED sockets in the census."""
     remaining: tuple[int, ...]
     """Of the TIME_WAITs, how many end within 5 s, 10 s, … 60 s."""
     capacity: int | None
@@ -93,9 +96,10 @@ class LocalPorts:
         exhausted_s = forecast(rows, capacity, reused)
         with np.errstate(divide="ignore", invalid="ignore"):
             share = np.where(capacity > 0, rows["in_range"] / capacity, 0.0)
+        users = PortUsers(census)
         order = np.lexsort((-rows["in_range"].astype(np.int64), -share, exhausted_s))
         return tuple(
-            _finding(rows[i], capacity[i], bool(reused[i]), float(exhausted_s[i]))
+            _finding(rows[i], capacity[i], bool(reused[i]), float(exhausted_s[i]), users)
             for i in order[:FINDINGS_MAX]
         )
 
@@ -172,7 +176,11 @@ def _is_loopback(addrs: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
 
 
 def _finding(
-    row: npt.NDArray[np.void], capacity: float, reused: bool, exhausted_s: float
+    row: npt.NDArray[np.void],
+    capacity: float,
+    reused: bool,
+    exhausted_s: float,
+    users: PortUsers,
 ) -> PortsFinding:
     limit = None if capacity == NEVER else int(capacity)
     taken, family = int(row["in_range"]), int(row["family"])
@@ -193,6 +201,7 @@ def _finding(
         in_use=int(row["in_use"]),
         time_wait=time_wait,
         fin_wait2=int(row["fin_wait2"]),
+        users=users.of(row),
         remaining=tuple(row["remaining"].tolist()),
         capacity=limit,
         available=None if limit is None else max(0, limit - taken),

@@ -5,17 +5,28 @@ from __future__ import annotations
 
 import json
 import textwrap
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from tracer.close_text import harmless
 from tracer.detectors.finding import Severity
-from tracer.outputs.text import DIM, RED, YELLOW, duration, paint
+from tracer.outputs.text import BOLD, DIM, RED, YELLOW, duration, paint
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from tracer.census import Census
     from tracer.detectors.holders import Holder
+
+
+class HasNetns(Protocol):
+    """A finding of one namespace."""
+
+    @property
+    def netns(self) -> int:
+        """Inode number."""
+
+
+InNetns = TypeVar("InNetns", bound=HasNetns)
 
 VERSION: Final = 1
 """Of the JSON objects; keys may be added without a new one."""
@@ -43,6 +54,8 @@ def rate(per_minute: float | None) -> str:
     """Return growth per minute with its sign."""
     if per_minute is None:
         return "-"
+    if not per_minute:
+        return "0"
     return f"{per_minute:+,.0f}" if abs(per_minute) >= 10 else f"{per_minute:+,.1f}"
 
 
@@ -60,9 +73,23 @@ def seconds(span_s: float | None) -> str:
 def netns_names(census: Census) -> dict[int, str]:
     """Return what to call each namespace: the name `ip netns` has for it, else its number."""
     return {
-        inum: harmless(facts.name.encode("utf-8", "surrogateescape")) if facts.name else str(inum)
+        inum: (harmless(facts.name.encode("utf-8", "surrogateescape")) if facts.name else str(inum))
         for inum, facts in census.namespaces.items()
     }
+
+
+def by_netns(findings: Iterable[InNetns]) -> dict[int, list[InNetns]]:
+    """Return the findings of each namespace, in the order of the first of each."""
+    sections: dict[int, list[InNetns]] = {}
+    for finding in findings:
+        sections.setdefault(finding.netns, []).append(finding)
+    return sections
+
+
+def heading(words: str, width: int, *, color: bool) -> list[str]:
+    """Return a title over what follows."""
+    lines = textwrap.wrap(words, width, subsequent_indent=INDENT)
+    return [paint(line, BOLD if color else "") for line in lines]
 
 
 def details(why: str, advice: str, width: int, *, color: bool) -> list[str]:

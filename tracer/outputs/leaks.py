@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from tracer.census import Census
     from tracer.detectors.close_wait_leak import CloseWaitFinding, CloseWaitReport
 
+    Cell = Callable[[CloseWaitFinding, dict[int, str]], str]
+
 SORTS: Final[dict[str, Callable[[CloseWaitFinding], float]]] = {
     "severity": lambda f: -f.severity,
     "count": lambda f: -f.evidence.count,
@@ -25,8 +27,10 @@ SORTS: Final[dict[str, Callable[[CloseWaitFinding], float]]] = {
     "age": lambda f: -f.evidence.oldest_ms,
     "unread": lambda f: -f.evidence.unread_bytes,
 }
-WORDS: Final = {"accept_queue": "in accept queue", "unsettled": "leak or pool"}
+WORDS: Final = {"accept_queue": "not accepted", "unsettled": "leak or pool"}
 MS_PER_S: Final = 1_000
+SHARE_SHOWN: Final = 0.01
+SOON_S: Final = 86_400
 
 
 def as_lines(
@@ -40,29 +44,35 @@ def as_lines(
     columns = _columns(several=several, wide=width >= form.WIDE)
     rows = [[get(f, names) for _, get in columns] for f in chosen]
     shown = table.lines([column for column, _ in columns], rows, width, color=color)
-    below = [form.details(_why(f), _advice(f), width, color=color) for f in chosen]
+    wide = width >= form.WIDE
+    below = [
+        [
+            *([] if wide else _where(f, names, several=several)),
+            *form.details(_why(f), _advice(f), width, color=color),
+        ]
+        for f in chosen
+    ]
     inks = [form.INKS[f.severity] if color else "" for f in chosen]
     left = len(report.findings) - len(chosen)
     more = [f"({plural(left, 'group')} not shown)"] if left else []
     return [*form.interleave(shown, below, inks), *more, "", *_sum(report), *form.accounts(census)]
 
 
-def _columns(
-    *, several: bool, wide: bool
-) -> list[tuple[Column, Callable[[CloseWaitFinding, dict[int, str]], str]]]:
-    columns: list[tuple[Column, Callable[[CloseWaitFinding, dict[int, str]], str]]] = [
+def _columns(*, several: bool, wide: bool) -> list[tuple[Column, Cell]]:
+    columns: list[tuple[Column, Cell]] = [
         (Column("VERDICT"), lambda f, _: verdict(f)),
         (Column("COUNT", right=True), lambda f, _: f"{f.evidence.count:,}"),
-        (Column("PER MIN", right=True), lambda f, _: form.rate(f.evidence.per_minute)),
+        (Column("/MIN", right=True), lambda f, _: form.rate(f.evidence.per_minute)),
         (Column("OLDEST", right=True), lambda f, _: _oldest(f)),
-        (Column("UNREAD", right=True), lambda f, _: volume(f.evidence.unread_bytes)),
-        (Column("HELD BY", least=12), lambda f, _: form.who(f.holders, f.holder_count)),
+        (Column("HELD BY", least=14), lambda f, _: form.who(f.holders, f.holder_count)),
+        (Column("CONNECTION", least=14), lambda f, _: connection(f)),
     ]
     if wide:
+        unread = (Column("UNREAD", right=True), lambda f, _: volume(f.evidence.unread_bytes))
+        columns[4:4] = [unread]
         columns.append((Column("UNIT", least=8), lambda f, _: f.unit or "-"))
-    if several:
-        columns.append((Column("NETNS", least=6), _netns))
-    columns.append((Column("CONNECTION", least=14), lambda f, _: connection(f)))
+        if several:
+            columns.append((Column("NETNS", least=6), _netns))
     return columns
 
 
@@ -92,13 +102,24 @@ def _oldest(finding: CloseWaitFinding) -> str:
 
 
 def _why(finding: CloseWaitFinding) -> str:
-    share = finding.nofile_share
-    if share is None or finding.nofile_soft is None:
-        return finding.why
-    room = f" They take {100 * share:.0f} % of {finding.nofile_soft:,} descriptors"
-    if finding.nofile_reached_s is not None:
-        room += f"; none is left in {form.seconds(finding.nofile_reached_s)}"
-    return f"{finding.why}{room}." if share >= 0.01 or finding.nofile_reached_s else finding.why
+    return " ".join([finding.why, *_room(finding)])
+
+
+def _room(finding: CloseWaitFinding) -> list[str]:
+    share, reached_s = finding.nofile_share, finding.nofile_reached_s
+    if share is None or finding.severity == Severity.OK:
+        return []
+    if share < SHARE_SHOWN and (reached_s or SOON_S) >= SOON_S:
+        return []
+    until = f"; none is left in {form.seconds(reached_s)}" if reached_s is not None else ""
+    return [f"They take {100 * share:.0f} % of {finding.nofile_soft:,} descriptors{until}."]
+
+
+# What has no column of its own in a narrow table.
+def _where(finding: CloseWaitFinding, names: dict[int, str], *, several: bool) -> list[str]:
+    words = [f"unit {finding.unit}"] if finding.unit else []
+    words += [f"netns {_netns(finding, names)}"] if several else []
+    return [f"{form.INDENT}{', '.join(words)}"] if words else []
 
 
 def _advice(finding: CloseWaitFinding) -> str:

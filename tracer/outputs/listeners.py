@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tracer.detectors.listen_namespace import ListenNamespace
     from tracer.detectors.listen_overflow import ListenerFinding, ListenReport
 
-    Cell = Callable[[ListenerFinding, dict[int, str]], str]
+    Cell = Callable[[ListenerFinding], str]
 
 SORTS: Final[dict[str, Callable[[ListenerFinding], float]]] = {
     "severity": lambda f: -f.severity,
@@ -36,23 +36,28 @@ def as_lines(
     """Return the table of the chosen listeners, and what their namespaces count."""
     if not chosen:
         return [_none(report), *form.accounts(census)]
-    names = form.netns_names(census)
-    columns = _columns(several=len({f.netns for f in chosen}) > 1, wide=width >= form.WIDE)
-    rows = [[get(f, names) for _, get in columns] for f in chosen]
+    names, spaces = form.netns_names(census), {space.netns: space for space in report.namespaces}
+    lines: list[str] = []
+    for netns, mine in form.by_netns(chosen).items():
+        words = _heading(netns, spaces.get(netns), names)
+        lines += [*form.heading(words, width, color=color), *_table(mine, width, color=color), ""]
+    return [
+        *lines,
+        f"{len(chosen):,} of {plural(report.listeners, 'listener')}. "
+        + _orphans(report.namespaces),
+        *form.accounts(census),
+    ]
+
+
+def _table(chosen: Sequence[ListenerFinding], width: int, *, color: bool) -> list[str]:
+    columns = _columns(wide=width >= form.WIDE)
+    rows = [[get(f) for _, get in columns] for f in chosen]
     shown = table.lines([column for column, _ in columns], rows, width, color=color)
     below = [
         form.details(f.why, f.advice, width, color=color) if f.severity else [] for f in chosen
     ]
     inks = [form.INKS[f.severity] if color else "" for f in chosen]
-    spaces = [line for space in report.namespaces for line in _namespace(space, names)]
-    return [
-        *form.interleave(shown, below, inks),
-        "",
-        f"{len(chosen):,} of {plural(report.listeners, 'listener')}.",
-        *spaces,
-        *_orphans(report.namespaces),
-        *form.accounts(census),
-    ]
+    return form.interleave(shown, below, inks)
 
 
 def _none(report: ListenReport) -> str:
@@ -61,22 +66,20 @@ def _none(report: ListenReport) -> str:
     return f"None of {plural(report.listeners, 'listener')} is what was asked for."
 
 
-def _columns(*, several: bool, wide: bool) -> list[tuple[Column, Cell]]:
+def _columns(*, wide: bool) -> list[tuple[Column, Cell]]:
     columns: list[tuple[Column, Cell]] = [
-        (Column("LISTENER", least=14), lambda f, _: _address(f)),
-        (Column("HELD BY", least=14), lambda f, _: form.who(f.holders, f.holder_count)),
-        (Column("QUEUE", right=True), lambda f, _: f"{f.queue.accept_queue:,}"),
-        (Column("PEAK", right=True), lambda f, _: f"{f.queue.accept_queue_peak:,}"),
-        (Column("LIMIT", right=True), lambda f, _: f"{f.queue.limit:,}"),
-        (Column("BY"), lambda f, _: f.queue.limit_from or "-"),
-        (Column("SYN", right=True), lambda f, _: f"{f.queue.syn_queue:,}"),
-        (Column("DROPS", right=True), lambda f, _: _drops(f)),
+        (Column("LISTENER", least=14), _address),
+        (Column("HELD BY", least=14), lambda f: form.who(f.holders, f.holder_count)),
+        (Column("QUEUE", right=True), lambda f: f"{f.queue.accept_queue:,}"),
+        (Column("PEAK", right=True), lambda f: f"{f.queue.accept_queue_peak:,}"),
+        (Column("LIMIT", right=True), lambda f: f"{f.queue.limit:,}"),
+        (Column("BY"), lambda f: f.queue.limit_from or "-"),
+        (Column("SYN", right=True), lambda f: f"{f.queue.syn_queue:,}"),
+        (Column("DROPS", right=True), _drops),
     ]
-    if several:
-        columns.insert(0, (Column("NETNS", least=6), lambda f, n: n.get(f.netns, str(f.netns))))
     if wide:
-        columns.insert(-6, (Column("UNIT", least=8), lambda f, _: f.unit or "-"))
-        columns.append((Column("VERDICT"), lambda f, _: f.verdict.label.replace("_", " ")))
+        columns.append((Column("VERDICT"), lambda f: f.verdict.label.replace("_", " ")))
+        columns.append((Column("UNIT", least=8), lambda f: f.unit or "-"))
     return columns
 
 
@@ -90,26 +93,23 @@ def _drops(finding: ListenerFinding) -> str:
     return f"{finding.queue.drops:,}" + (f" +{since:,}" if since else "")
 
 
-def _namespace(space: ListenNamespace, names: dict[int, str]) -> list[str]:
-    if not space.drops:
-        return []
-    lately = ""
-    if space.drops_since is not None:
-        lately = f" ({space.drops_since:,} and {space.overflows_since or 0:,} while watched)"
-    return [
-        (
-            f"netns {names.get(space.netns, space.netns)} since boot: "
-            f"{plural(space.drops, 'drop')}, {space.overflows or 0:,} by a full queue{lately}."
-        )
-    ]
+def _heading(netns: int, space: ListenNamespace | None, names: dict[int, str]) -> str:
+    words = f"netns {names.get(netns, netns)}"
+    if space is None or not space.drops:
+        return words
+    since = ""
+    if space.drops_since is not None and (space.drops_since or space.overflows_since):
+        since = f"; {space.drops_since:,} and {space.overflows_since or 0:,} while watched"
+    drops = plural(space.drops, "drop")
+    return f"{words}: {drops} since boot, {space.overflows or 0:,} by a full queue{since}"
 
 
-def _orphans(spaces: Sequence[ListenNamespace]) -> list[str]:
+def _orphans(spaces: Sequence[ListenNamespace]) -> str:
     known = [space for space in spaces if space.orphans is not None]
     if not known:
-        return []
+        return ""
     limit = f" of at most {known[0].max_orphans:,}" if known[0].max_orphans else ""
-    return [f"{plural(known[0].orphans or 0, 'orphan')} on this host{limit}."]
+    return f"{plural(known[0].orphans or 0, 'orphan')} on this host{limit}."
 
 
 def as_json(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from tracer.outputs import findings as form
 from tracer.outputs import table
 from tracer.outputs.table import Column
-from tracer.outputs.text import BOLD, endpoint, paint, plural
+from tracer.outputs.text import endpoint, plural
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from tracer.detectors.local_ports import PortsFinding
     from tracer.detectors.time_wait import TimeWaitFinding, TimeWaitTotal
 
-    PortCell = Callable[[PortsFinding, dict[int, str]], str]
-    ServiceCell = Callable[[TimeWaitFinding, dict[int, str]], str]
+    PortCell = Callable[[PortsFinding], str]
+    ServiceCell = Callable[[TimeWaitFinding], str]
 
 SORTS: Final[dict[str, Callable[[PortsFinding], float]]] = {
     "severity": lambda f: -f.severity,
@@ -28,6 +28,7 @@ SORTS: Final[dict[str, Callable[[PortsFinding], float]]] = {
     "rate": lambda f: -f.entered_per_s,
 }
 REUSE: Final = {0: "off", 1: "on", 2: "loopback only"}
+MANY: Final = 1_000  # TIME_WAITs about which advice is worth a line
 BARS: Final = "▁▂▃▄▅▆▇█"
 
 
@@ -35,39 +36,49 @@ def as_lines(
     chosen: Sequence[PortsFinding], served: Sequence[TimeWaitFinding],
     totals: Sequence[TimeWaitTotal], census: Census, width: int, *, color: bool,
 ) -> list[str]:  # fmt: skip
-    """Return destinations, services that close first, and each namespace's settings."""
-    names = form.netns_names(census)
-    several = len({*(f.netns for f in chosen), *(f.netns for f in served)}) > 1
-    ink = BOLD if color else ""
+    """Return a section per namespace: destinations, and services that close first."""
+    names, by_number = form.netns_names(census), {total.netns: total for total in totals}
+    destinations, services = form.by_netns(chosen), form.by_netns(served)
     lines: list[str] = []
-    if chosen:
-        lines += [paint("Local ports, per destination", ink)]
-        lines += [*_ports(chosen, names, width, several=several, color=color), ""]
-    if served:
-        lines += [paint("TIME_WAIT of our services: no local port is spent", ink)]
-        lines += [*_served(served, names, width, several=several, color=color), ""]
-    lines += [line for total in totals for line in _total(total, names, census, width)]
-    return [*(lines or ["No local port is taken."]), *form.accounts(census)]
+    for netns in {**destinations, **services}:
+        total = by_number[netns]
+        lines += form.heading(_heading(total, names, census), width, color=color)
+        if netns in destinations:
+            lines += _ports(destinations[netns], width, color=color)
+        if netns in services:
+            lines += _served(services[netns], width, color=color)
+        lines += [*_total(total, width, color=color), ""]
+    return [*(lines[:-1] or ["No local port is taken."]), *form.accounts(census)]
 
 
-def _ports(
-    chosen: Sequence[PortsFinding], names: dict[int, str], width: int, *, several: bool, color: bool
-) -> list[str]:
+def _heading(total: TimeWaitTotal, names: dict[int, str], census: Census) -> str:
+    facts, count = census.namespaces.get(total.netns), total.served + total.connected
+    limit = "" if total.max_tw_buckets is None else f" of at most {total.max_tw_buckets:,}"
+    words = f"netns {names.get(total.netns, total.netns)}: {count:,} in TIME_WAIT{limit}"
+    if facts is None or facts.port_range is None:
+        return words
+    low, high = facts.port_range
+    reserved = sum(last - first + 1 for first, last in facts.reserved_ports)
+    beside = f" but {reserved:,} reserved" if reserved else ""
+    reuse = REUSE.get(facts.tw_reuse, "?") if facts.tw_reuse is not None else "?"
+    return f"{words}, ports {low}-{high}{beside}, tcp_tw_reuse {reuse}"
+
+
+def _ports(chosen: Sequence[PortsFinding], width: int, *, color: bool) -> list[str]:
     columns: list[tuple[Column, PortCell]] = [
-        (Column("DESTINATION", least=16), lambda f, _: endpoint(f.raddr, f.rport)),
-        (Column("FROM", least=9), lambda f, _: f.laddr),
-        (Column("USED", right=True), lambda f, _: f"{f.in_use:,}"),
-        (Column("TIME_WAIT", right=True), lambda f, _: f"{f.time_wait:,}"),
-        (Column("LEFT", right=True), lambda f, _: _left(f)),
-        (Column("PER S", right=True), lambda f, _: f"{f.entered_per_s:,.0f}"),
-        (Column("OUT IN", right=True), lambda f, _: form.seconds(f.exhausted_in_s)),
+        (Column("DESTINATION", least=14), lambda f: endpoint(f.raddr, f.rport)),
+        (Column("FROM", least=9), lambda f: f.laddr),
+        (Column("USED BY", least=9), _users),
+        (Column("USED", right=True), lambda f: f"{f.in_use:,}"),
+        (Column("TIME_WAIT", right=True), lambda f: f"{f.time_wait:,}"),
+        (Column("LEFT", right=True), _left),
+        (Column("PER S", right=True), lambda f: f"{f.entered_per_s:,.0f}"),
+        (Column("OUT IN", right=True), lambda f: form.seconds(f.exhausted_in_s)),
     ]
     if width >= form.WIDE:
-        columns.insert(4, (Column("FIN_WAIT2", right=True), lambda f, _: f"{f.fin_wait2:,}"))
-        columns.append((Column("ENDS IN 0-60 S"), lambda f, _: bars(f.remaining)))
-    if several:
-        columns.insert(0, (Column("NETNS", least=6), lambda f, n: n.get(f.netns, str(f.netns))))
-    rows = [[get(f, names) for _, get in columns] for f in chosen]
+        columns.insert(4, (Column("FIN_WAIT2", right=True), lambda f: f"{f.fin_wait2:,}"))
+        columns.append((Column("ENDS IN 0-60 S"), lambda f: bars(f.remaining)))
+    rows = [[get(f) for _, get in columns] for f in chosen]
     shown = table.lines([column for column, _ in columns], rows, width, color=color)
     below = [
         form.details(f.why, f.advice, width, color=color) if f.severity else [] for f in chosen
@@ -76,32 +87,30 @@ def _ports(
     return form.interleave(shown, below, inks)
 
 
+def _users(finding: PortsFinding) -> str:
+    if not finding.users:
+        return "-"
+    more = f" +{len(finding.users) - 1}" if len(finding.users) > 1 else ""
+    return f"{finding.users[0].holder.comm}[{finding.users[0].holder.pid}]{more}"
+
+
 def _left(finding: PortsFinding) -> str:
     if finding.available is None:
         return "-"
     return f"{finding.available:,}"
 
 
-def _served(
-    served: Sequence[TimeWaitFinding],
-    names: dict[int, str],
-    width: int,
-    *,
-    several: bool,
-    color: bool,
-) -> list[str]:
+def _served(served: Sequence[TimeWaitFinding], width: int, *, color: bool) -> list[str]:
     columns: list[tuple[Column, ServiceCell]] = [
-        (Column("PORT", right=True), lambda f, _: f":{f.lport}"),
-        (Column("OPEN", right=True), lambda f, _: f"{f.in_use:,}"),
-        (Column("TIME_WAIT", right=True), lambda f, _: f"{f.time_wait:,}"),
-        (Column("SHARE", right=True), lambda f, _: f"{100 * f.share:.0f} %"),
-        (Column("FIN_WAIT2", right=True), lambda f, _: f"{f.fin_wait2:,}"),
-        (Column("PER S", right=True), lambda f, _: f"{f.entered_per_s:,.0f}"),
-        (Column("ENDS IN 0-60 S"), lambda f, _: bars(f.remaining)),
+        (Column("SERVICE"), lambda f: f":{f.lport}"),
+        (Column("USED", right=True), lambda f: f"{f.in_use:,}"),
+        (Column("TIME_WAIT", right=True), lambda f: f"{f.time_wait:,}"),
+        (Column("SHARE", right=True), lambda f: f"{100 * f.share:.0f} %"),
+        (Column("FIN_WAIT2", right=True), lambda f: f"{f.fin_wait2:,}"),
+        (Column("PER S", right=True), lambda f: f"{f.entered_per_s:,.0f}"),
+        (Column("ENDS IN 0-60 S"), lambda f: bars(f.remaining)),
     ]
-    if several:
-        columns.insert(0, (Column("NETNS", least=6), lambda f, n: n.get(f.netns, str(f.netns))))
-    rows = [[get(f, names) for _, get in columns] for f in served]
+    rows = [[get(f) for _, get in columns] for f in served]
     return table.lines([column for column, _ in columns], rows, width, color=color)
 
 
@@ -113,33 +122,14 @@ def bars(remaining: Sequence[int]) -> str:
     ).rstrip()
 
 
-def _total(total: TimeWaitTotal, names: dict[int, str], census: Census, width: int) -> list[str]:
-    facts = census.namespaces.get(total.netns)
-    count = total.served + total.connected
-    if not count and not total.fin_wait2:
-        return []
-    limit = "" if total.max_tw_buckets is None else f" of at most {total.max_tw_buckets:,}"
-    lines = [
-        f"netns {names.get(total.netns, total.netns)}: {count:,} in TIME_WAIT{limit}; {total.why}"
-    ]
-    if facts is not None and facts.port_range is not None:
-        low, high = facts.port_range
-        reuse = REUSE.get(facts.tw_reuse, "?") if facts.tw_reuse is not None else "?"
-        lines.append(
-            f"    ports {low}-{high}{_reserved(facts.reserved_ports)}; tcp_tw_reuse: {reuse}"
-        )
+def _total(total: TimeWaitTotal, width: int, *, color: bool) -> list[str]:
+    count, lines = total.served + total.connected, []
     if total.overflowed:
-        lines.append(
-            f"    {plural(total.overflowed, 'connection')} ended without it: the limit was reached"
-        )
-    if total.advice and count:
-        lines += form.details("", total.advice, width, color=False)
+        ended = plural(total.overflowed, "connection")
+        lines.append(f"{ended} ended without TIME_WAIT: the limit was reached.")
+    if total.severity or count >= MANY:
+        lines += form.details(total.why, total.advice, width, color=color)
     return lines
-
-
-def _reserved(ranges: Sequence[tuple[int, int]]) -> str:
-    count = sum(high - low + 1 for low, high in ranges)
-    return f", {count:,} of all reserved" if count else ""
 
 
 def as_json(
@@ -170,6 +160,10 @@ def _port_json(f: PortsFinding, names: dict[int, str]) -> dict[str, Any]:
         "in_use": f.in_use,
         "time_wait": f.time_wait,
         "fin_wait2": f.fin_wait2,
+        "users": [
+            {"pid": user.holder.pid, "comm": user.holder.comm, "count": user.count}
+            for user in f.users
+        ],
         "remaining": list(f.remaining),
         "capacity": f.capacity,
         "available": f.available,

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Stale sockets ended from outside: what is named, and nothing else."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.kernel.leaking import Service
+from tests.kernel.looks import until
+from tests.truth.netns import namespace
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.truth.netns import Namespace
+
+pytestmark = pytest.mark.kernel
+
+ROOT = Path(__file__).parents[2]
+COUNT = 5
+
+
+@pytest.fixture
+def ns() -> Iterator[Namespace]:
+    """A namespace of its own."""
+    with namespace("kill") as made:
+        yield made
+
+
+@pytest.fixture
+def leaks(ns: Namespace) -> Iterator[tuple[Service, Service]]:
+    """Two services that both keep what their peers have closed."""
+    with Service(ns, "forgets") as one, Service(ns, "forgets") as other:
+        for service in (one, other):
+            for _ in range(COUNT):
+                with ns.socket() as client:
+                    client.connect(("127.0.0.1", service.port))
+        until(lambda: len(listed(ns, "--port", one.port, "--port", other.port)), _all_are_there)
+        yield one, other
+
+
+def _all_are_there(count: int) -> bool:
+    return count == 2 * COUNT
+
+
+def kill(ns: Namespace, *words: object, answer: str = "") -> subprocess.CompletedProcess[str]:
+    """Run it on this namespace."""
+    command = [sys.executable, "-m", "tracer", "kill", "--older", "0.1", "--netns", ns.name]
+    return subprocess.run(
+        [*command, *map(str, words)],
+        cwd=ROOT, capture_output=True, text=True, check=False, input=answer,
+    )  # fmt: skip
+
+
+def listed(ns: Namespace, *words: object) -> list[dict[str, Any]]:
+    """Return what it would end."""
+    return [json.loads(line) for line in kill(ns, "--json", *words).stdout.splitlines()]
+
+
+def test_shows_and_does_nothing(ns: Namespace, leaks: tuple[Service, Service]) -> None:
+    """The list, what both sides will see, and how to do it."""
+    one, _ = leaks
+    done = kill(ns, "--pid", one.pid)
+    assert done.returncode == 0
+    assert done.stdout.count(f"python[{one.pid}]") == COUNT
+    assert "ECONNABORTED" in done.stdout
+    assert "Nothing was done" in done.stderr
+    assert max(map(len, done.stdout.splitlines())) <= 79
+    assert len(listed(ns, "--pid", one.pid)) == COUNT
+
+
+def test_ends_what_is_named(ns: Namespace, leaks: tuple[Service, Service]) -> None:
+    """The one service's sockets are gone, the other's are not."""
+    one, other = leaks
+    done = kill(ns, "--json", "--pid", one.pid, "--execute", "--yes")
+    assert done.returncode == 0
+    ended = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [one["ended"] for one in ended] == [True] * COUNT
+    assert {socket["lport"] for socket in ended} == {one.port}
+    left = listed(ns)
+    assert [socket["lport"] for socket in left] == [other.port] * COUNT
+
+
+def test_asks_first(ns: Namespace, leaks: tuple[Service, Service]) -> None:
+    """Where nobody can be asked, nothing is ended."""
+    done = kill(ns, "--execute")
+    assert done.returncode == 2
+    assert "--yes" in done.stderr
+    assert len(listed(ns)) == 2 * COUNT
+    assert leaks
+
+
+def test_peer_of_fin_wait2_sees_a_reset(ns: Namespace) -> None:
+    """We have closed our side and wait; the peer writes on, and is told."""
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(ns.socket())
+        server.bind(("127.0.0.1", 0))
+        server.listen(8)
+        client = stack.enter_context(ns.socket())
+        client.connect(server.getsockname())
+        conn, _ = server.accept()
+        stack.enter_context(conn)
+        conn.shutdown(socket.SHUT_WR)
+        assert client.recv(1) == b""
+        words = ("--state", "fin_wait2", "--port", server.getsockname()[1])
+        until(lambda: listed(ns, *words), bool)
+        done = kill(ns, *words, "--execute", "--yes")
+        assert "1 socket ended." in done.stderr
+        errors = {client.connect_ex(server.getsockname()) for _ in range(2)}
+    assert errno.ECONNRESET in errors
