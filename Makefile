@@ -14,7 +14,7 @@ PYTEST = $(SUDO) env FOURWAVE_KERNEL_TESTS=$(FOURWAVE_KERNEL_TESTS) \
 	$(BIN)/python -m pytest -p no:cacheprovider
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint fmt type unit kernel bench clean setup setup-test setup-bench
+.PHONY: help run test lint fmt type unit kernel docs bench clean setup setup-test setup-bench
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ unit: setup-test  ## Tests that need neither root nor BPF
 
 kernel: setup-test  ## Tests on the running kernel (root)
 	@$(PYTEST) tests/kernel $(ARGS)
+
+docs: setup-test  ## Write docs/metrics.md again from the declarations
+	@$(AS_USER) $(BIN)/python -m tracer.outputs.metrics_page > docs/metrics.md
 
 bench: setup-bench  ## What tracing costs here, beside bcc's tools and bpftrace (root, minutes)
 	@$(SUDO) $(BIN)/python tests/bench/run.py $(ARGS)

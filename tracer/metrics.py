@@ -1,0 +1,342 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every metric there is, declared once.
+
+The exporter, docs/metrics.md, the dashboards and the rules are made from this table. Names,
+labels and types are the contract; base units; no label names a process id, and none can take
+more than `cap` values at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from tracer.tcp import Cause, FinAck, Handshake, Kind, Labelled, TcpState
+
+NAMESPACE: Final = "fourwave"
+OTHER: Final = "other"
+"""The label value that stands for all series a cap refused."""
+
+DETECTORS: Final = (
+    "closes",
+    "census",
+    "close_wait_leak",
+    "time_wait",
+    "local_ports",
+    "listen_overflow",
+)
+"""What can fail alone; the first two feed the others."""
+
+Values = tuple[str, ...]
+
+
+class Type(StrEnum):
+    """Of OpenMetrics."""
+
+    COUNTER = "counter"
+    GAUGE = "gauge"
+    HISTOGRAM = "histogram"
+    INFO = "info"
+
+
+class Group(StrEnum):
+    """What a metric tells about: a section of the documentation, a dashboard."""
+
+    CLOSES = "closes"
+    LEAKS = "leaks"
+    PORTS = "ports"
+    LISTENERS = "listeners"
+    TRACER = "tracer"
+
+
+class Fold(StrEnum):
+    """How the values of the series beyond `cap` become that of `other`."""
+
+    SUM = "sum"
+    MAX = "max"
+    MIN = "min"
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One family.
+
+    `name` is what Prometheus shows, with `_total` or `_info`. `series` are the label values that
+    exist from the start at 0; empty where they are not known before. `cap` bounds the series of a
+    family whose labels could grow, by `fold`. `buckets` are upper bounds of a histogram in seconds.
+    """
+
+    name: str
+    type: Type
+    group: Group
+    help: str
+    labels: Values = ()
+    series: tuple[Values, ...] = ()
+    cap: int | None = None
+    fold: Fold = Fold.SUM
+    buckets: tuple[float, ...] = ()
+
+    @property
+    def unit(self) -> str | None:
+        """The base unit that the name ends with, None for a count."""
+        bare = self.name.removesuffix("_total")
+        return "seconds" if bare.endswith("_seconds") else None
+
+
+def label_of(member: Labelled) -> str:
+    """Return the label value of an enum member; where JSON has null a label says none."""
+    return member.label or "none"
+
+
+# A handshake needs two FINs, and crossing FINs make their own: what else cannot be is left out.
+def _closes() -> tuple[Values, ...]:
+    orderly = {
+        Kind.ACTIVE: (Handshake.FOUR_WAY, Handshake.THREE_WAY, Handshake.NONE),
+        Kind.PASSIVE: (Handshake.FOUR_WAY, Handshake.THREE_WAY, Handshake.NONE),
+        Kind.SIMULTANEOUS: (Handshake.SIMULTANEOUS, Handshake.NONE),
+    }
+    return tuple(
+        (label_of(kind), label_of(handshake))
+        for kind in Kind
+        for handshake in orderly.get(kind, (Handshake.NONE,))
+    )
+
+
+# What a RST of the peer's can mean; all other causes are reasons of ours to send one.
+_RECEIVED: Final = (Cause.PEER, Cause.NO_LISTENER)
+
+
+def _resets() -> tuple[Values, ...]:
+    sent = (("sent", label_of(cause)) for cause in Cause if cause is not Cause.PEER)
+    return (*sent, *(("received", label_of(cause)) for cause in _RECEIVED))
+
+
+CLOSES: Final = Metric(
+    "fourwave_closes_total",
+    Type.COUNTER,
+    Group.CLOSES,
+    "Sockets that reached CLOSE, by how it came about and by how many segments the FINs took.",
+    ("kind", "handshake"),
+    _closes(),
+)
+FIN_ACKS: Final = Metric(
+    "fourwave_fin_acks_total",
+    Type.COUNTER,
+    Group.CLOSES,
+    "ACKs of the first FIN, by what carried them; closes for which that is not known are left out.",
+    ("carrier",),
+    tuple((label_of(carrier),) for carrier in FinAck if carrier),
+)
+RESETS: Final = Metric(
+    "fourwave_resets_total",
+    Type.COUNTER,
+    Group.CLOSES,
+    "Closes in which a RST was sent by this host or received from the peer, by cause.",
+    ("direction", "cause"),
+    _resets(),
+)
+TEARDOWN: Final = Metric(
+    "fourwave_teardown_seconds",
+    Type.HISTOGRAM,
+    Group.CLOSES,
+    "From the first FIN or RST to CLOSE.",
+    buckets=(1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.2, 0.5, 1, 5, 15, 60, 300),
+)
+CLOSE_WAIT: Final = Metric(
+    "fourwave_close_wait_seconds",
+    Type.HISTOGRAM,
+    Group.LEAKS,
+    "How long the peer's FIN waited for ours, of sockets that are closed by now.",
+    buckets=(1e-3, 0.01, 0.04, 0.1, 0.2, 1, 5, 15, 60, 300, 1800, 7200, 43200),
+)
+SOCKETS: Final = Metric(
+    "fourwave_sockets",
+    Type.GAUGE,
+    Group.LEAKS,
+    "Sockets at the last census, by state.",
+    ("state",),
+    tuple((state.label,) for state in TcpState if state is not TcpState.CLOSE),
+)
+CLOSE_WAIT_SUSPECTS: Final = Metric(
+    "fourwave_close_wait_suspects",
+    Type.GAUGE,
+    Group.LEAKS,
+    "Sockets in CLOSE_WAIT that look forgotten, by unit and name of the process that holds them.",
+    ("unit", "comm"),
+    cap=50,
+)
+CLOSE_WAIT_OLDEST: Final = Metric(
+    "fourwave_close_wait_oldest_seconds",
+    Type.GAUGE,
+    Group.LEAKS,
+    "How long the oldest socket in CLOSE_WAIT has heard nothing, by unit and name of its process.",
+    ("unit", "comm"),
+    cap=50,
+    fold=Fold.MAX,
+)
+TIME_WAIT_SOCKETS: Final = Metric(
+    "fourwave_time_wait_sockets",
+    Type.GAUGE,
+    Group.PORTS,
+    "Sockets in TIME_WAIT towards a destination.",
+    ("raddr", "rport"),
+    cap=20,
+)
+LOCAL_PORTS_USED: Final = Metric(
+    "fourwave_local_ports_used",
+    Type.GAUGE,
+    Group.PORTS,
+    "Local ports taken towards a destination, TIME_WAIT included.",
+    ("raddr", "rport"),
+    cap=20,
+)
+LOCAL_PORTS_AVAILABLE: Final = Metric(
+    "fourwave_local_ports_available",
+    Type.GAUGE,
+    Group.PORTS,
+    "Local ports still free towards a destination; of the rest together, the least.",
+    ("raddr", "rport"),
+    cap=20,
+    fold=Fold.MIN,
+)
+LOCAL_PORTS_EXHAUSTED: Final = Metric(
+    "fourwave_local_ports_exhausted_total",
+    Type.COUNTER,
+    Group.PORTS,
+    "Times a census found no local port left towards a destination.",
+    series=((),),
+)
+ACCEPT_QUEUE_LENGTH: Final = Metric(
+    "fourwave_accept_queue_length",
+    Type.GAUGE,
+    Group.LISTENERS,
+    "Connections that wait for accept().",
+    ("laddr", "lport"),
+    cap=50,
+    fold=Fold.MAX,
+)
+ACCEPT_QUEUE_LIMIT: Final = Metric(
+    "fourwave_accept_queue_limit",
+    Type.GAUGE,
+    Group.LISTENERS,
+    "How many may wait: the smaller of listen()'s backlog and net.core.somaxconn.",
+    ("laddr", "lport"),
+    cap=50,
+    fold=Fold.MIN,
+)
+ACCEPT_QUEUE_OVERFLOWS: Final = Metric(
+    "fourwave_accept_queue_overflows_total",
+    Type.COUNTER,
+    Group.LISTENERS,
+    "Connections a listener dropped, as its socket counts them.",
+    ("laddr", "lport"),
+    cap=50,
+)
+LOST_RECORDS: Final = Metric(
+    "fourwave_lost_records_total",
+    Type.COUNTER,
+    Group.TRACER,
+    "Closes that are known to be missing from all other metrics, by where they were lost.",
+    ("where",),
+    tuple((where,) for where in ("ring_full", "conn_map_full", "unseen", "decode")),
+)
+CLOSES_SEEN: Final = Metric(
+    "fourwave_closes_seen_total",
+    Type.COUNTER,
+    Group.TRACER,
+    "Closes by the kernel side's own count: those that became records and those it lost.",
+    series=((),),
+)
+MISSED_EVENTS: Final = Metric(
+    "fourwave_missed_events_total",
+    Type.COUNTER,
+    Group.TRACER,
+    "Changes of state for which the kernel ran none of our programs; their closes say unknown.",
+    series=((),),
+)
+PROGRAM_RUN_SECONDS: Final = Metric(
+    "fourwave_program_run_seconds_total",
+    Type.COUNTER,
+    Group.TRACER,
+    "Time spent in a BPF program; only grows while the sysctl kernel.bpf_stats_enabled is 1.",
+    ("program",),
+)
+PROGRAM_RUNS: Final = Metric(
+    "fourwave_program_runs_total",
+    Type.COUNTER,
+    Group.TRACER,
+    "Runs of a BPF program; only grows while the sysctl kernel.bpf_stats_enabled is 1.",
+    ("program",),
+)
+HOOK: Final = Metric(
+    "fourwave_hook_info",
+    Type.INFO,
+    Group.TRACER,
+    "What each kind of evidence rests on, and why nothing better is used.",
+    ("hook", "mechanism", "reason"),
+)
+DETECTOR_UP: Final = Metric(
+    "fourwave_detector_up",
+    Type.GAUGE,
+    Group.TRACER,
+    "Whether a detector's last run succeeded.",
+    ("detector",),
+    tuple((name,) for name in DETECTORS),
+)
+CENSUS_SECONDS: Final = Metric(
+    "fourwave_census_seconds",
+    Type.GAUGE,
+    Group.TRACER,
+    "How long the last census took; absent when there was none.",
+)
+CENSUS_TIMESTAMP: Final = Metric(
+    "fourwave_census_timestamp_seconds",
+    Type.GAUGE,
+    Group.TRACER,
+    "When the last census began, in seconds since 1970; absent when there was none.",
+)
+SERIES_DROPPED: Final = Metric(
+    "fourwave_series_dropped_total",
+    Type.COUNTER,
+    Group.TRACER,
+    "Series that a cap folded into other, counted at every census.",
+    ("metric",),
+)
+BUILD: Final = Metric(
+    "fourwave_build_info",
+    Type.INFO,
+    Group.TRACER,
+    "Version of fourwave, of the kernel it runs on, and of what compiled its programs.",
+    ("version", "kernel", "bcc", "python"),
+)
+
+METRICS: Final = (
+    CLOSES,
+    FIN_ACKS,
+    RESETS,
+    TEARDOWN,
+    CLOSE_WAIT,
+    SOCKETS,
+    CLOSE_WAIT_SUSPECTS,
+    CLOSE_WAIT_OLDEST,
+    TIME_WAIT_SOCKETS,
+    LOCAL_PORTS_USED,
+    LOCAL_PORTS_AVAILABLE,
+    LOCAL_PORTS_EXHAUSTED,
+    ACCEPT_QUEUE_LENGTH,
+    ACCEPT_QUEUE_LIMIT,
+    ACCEPT_QUEUE_OVERFLOWS,
+    LOST_RECORDS,
+    CLOSES_SEEN,
+    MISSED_EVENTS,
+    PROGRAM_RUN_SECONDS,
+    PROGRAM_RUNS,
+    HOOK,
+    DETECTOR_UP,
+    CENSUS_SECONDS,
+    CENSUS_TIMESTAMP,
+    SERIES_DROPPED,
+    BUILD,
+)
+CAPPED: Final = tuple(metric for metric in METRICS if metric.cap is not None)
