@@ -6,8 +6,9 @@ from __future__ import annotations
 import os
 import re
 import struct
+from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
@@ -62,6 +63,18 @@ def fd() -> Iterator[int]:
     os.close(made)
 
 
+def totals(fd: int, slots: int, programs: dict[str, int]) -> dict[str, Any]:
+    """Return what is read once."""
+    with closing(Counters(fd, slots, programs)) as counted:
+        return counted.read()
+
+
+def figures(path: Path) -> dict[str, int]:
+    """Return what is read of one program."""
+    with path.open("rb", buffering=0) as info:
+        return program_figures(info)
+
+
 def test_names_are_those_of_the_struct() -> None:
     """In its order, and the slot in its size."""
     body = re.search(r"struct counters \{(.*?)\n\};", RECORDS_H.read_text(), re.DOTALL)
@@ -75,7 +88,7 @@ def test_names_are_those_of_the_struct() -> None:
 
 @pytest.mark.usefixtures("fdinfo")
 def test_totals_are_sums_over_all_slots(fd: int) -> None:
-    read = Counters(fd, 64, {"set_state": 12}).read()
+    read = totals(fd, 64, {"set_state": 12})
     assert read["emitted"] == 1 + 2 + 10 + 10 + (1 << 40)
     rest = counters._NAMES[2:]
     assert {name: read[name] for name in rest} == {name: 13 + n for n, name in enumerate(rest)}
@@ -93,7 +106,7 @@ def test_later_counts_are_seen_without_a_call(fd: int) -> None:
 
 @pytest.mark.usefixtures("fdinfo")
 def test_slots_beyond_the_last_cpu_are_not_read(fd: int) -> None:
-    assert Counters(fd, 1, {"set_state": 12}).read()["ring_full"] == 3
+    assert totals(fd, 1, {"set_state": 12})["ring_full"] == 3
 
 
 @pytest.mark.usefixtures("fdinfo")
@@ -104,14 +117,14 @@ def test_missed_is_what_the_twin_did_not_take_over(
     at = counters._NAMES.index("taken_over") * 8
     os.pwrite(fd, struct.pack("Q", taken_over), at)
     os.pwrite(fd, struct.pack("Q", 0), SLOT.size + at)
-    read = Counters(fd, 64, {"set_state": program}).read()
+    read = totals(fd, 64, {"set_state": program})
     assert read["interrupted"] == (5 if program == 11 else 0)
     assert read["missed"] == missed
 
 
 @pytest.mark.usefixtures("fdinfo")
 def test_every_program_has_its_figures(fd: int) -> None:
-    programs = Counters(fd, 64, {"set_state": 11, "send_reset": 12}).read()["programs"]
+    programs = totals(fd, 64, {"set_state": 11, "send_reset": 12})["programs"]
     assert programs["set_state"] == {
         "run_time_ns": 129342,
         "run_cnt": 1234,
@@ -124,10 +137,10 @@ def test_a_kernel_without_misses_gives_none(fdinfo: Path, fd: int) -> None:
     """5.10 has neither the guard nor its counter."""
     text = FDINFO.format(misses=0).replace("recursion_misses:\t0\n", "")
     (fdinfo / "13").write_text(text)
-    assert program_figures(13) == {"run_time_ns": 129342, "run_cnt": 1234}
-    read = Counters(fd, 64, {"set_state": 13}).read()
+    assert figures(fdinfo / "13") == {"run_time_ns": 129342, "run_cnt": 1234}
+    read = totals(fd, 64, {"set_state": 13})
     assert (read["interrupted"], read["missed"]) == (0, 0)
 
 
 def test_the_real_fdinfo_of_no_program_has_no_figures(fd: int) -> None:
-    assert program_figures(fd) == {}
+    assert figures(Path(f"/proc/self/fdinfo/{fd}")) == {}

@@ -5,9 +5,12 @@ from __future__ import annotations
 
 import mmap
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from io import FileIO
 
 __all__ = ("Counters",)
 
@@ -38,7 +41,11 @@ class Counters:
         self._map = mmap.mmap(fd, pages * mmap.PAGESIZE, prot=mmap.PROT_READ)
         words = np.frombuffer(self._map, np.uint64, slots * _SLOT_BYTES // 8)
         self._slots = words.reshape(slots, -1)
-        self._programs = programs
+        # Kept open: another user's process may not open them, and opening costs most.
+        self._programs = {
+            name: Path(f"/proc/self/fdinfo/{fd}").open("rb", buffering=0)
+            for name, fd in programs.items()
+        }
 
     def read(self) -> dict[str, Any]:
         """Return the totals by name, `missed` events, and each program's own figures.
@@ -51,7 +58,7 @@ class Counters:
         for name, total in zip(_NAMES, totals, strict=False):
             counts[name] += total
         counts["closes"] = sum(counts[name] for name in _CLOSES)
-        programs = {name: program_figures(fd) for name, fd in self._programs.items()}
+        programs = {name: program_figures(info) for name, info in self._programs.items()}
         interrupted = programs["set_state"].get("recursion_misses", 0)
         counts["interrupted"] = interrupted
         counts["missed"] = max(0, interrupted - counts["taken_over"])
@@ -62,15 +69,18 @@ class Counters:
         """Unmap."""
         del self._slots
         self._map.close()
+        for info in self._programs.values():
+            info.close()
 
 
-def program_figures(fd: int) -> dict[str, int]:
+def program_figures(info: FileIO) -> dict[str, int]:
     """Return run_time_ns, run_cnt and recursion_misses as far as this kernel gives them.
 
-    The first two only grow while the sysctl kernel.bpf_stats_enabled is 1. Misses: Linux
-    commit 9ed9e9ba2337 ("bpf: Count the number of times recursion was prevented") (in v5.12).
+    `info` is /proc/self/fdinfo/FD of a program. The first two only grow while the sysctl
+    kernel.bpf_stats_enabled is 1. Misses: Linux commit 9ed9e9ba2337 ("bpf: Count the number of
+    times recursion was prevented") (in v5.12).
     """
-    text = Path(f"/proc/self/fdinfo/{fd}").read_text()
-    fields = (line.split(":", 1) for line in text.splitlines() if ":" in line)
-    wanted = ("run_time_ns", "run_cnt", "recursion_misses")
-    return {key: int(value) for key, value in fields if key in wanted}
+    info.seek(0)
+    fields = (line.split(b":", 1) for line in info.read().splitlines() if b":" in line)
+    wanted = (b"run_time_ns", b"run_cnt", b"recursion_misses")
+    return {key.decode(): int(value) for key, value in fields if key in wanted}
