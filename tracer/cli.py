@@ -125,6 +125,19 @@ def demo(*, as_json: bool, color: str) -> None:
 
 
 @cli.command()
+@cli_options.options(cli_options.SERVE_OPTIONS)
+def serve(**options: Any) -> None:
+    """Serve metrics of all closes to Prometheus. Needs root to start, and gives it up.
+
+    /metrics is for Prometheus, / for people, /-/healthy and /-/ready for supervisors. SIGHUP reads
+    the web configuration file again.
+    """
+    from tracer.serve import ServeWishes, serve  # noqa: PLC0415
+
+    serve(ServeWishes(**options))
+
+
+@cli.command()
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per fact.")
 @cli_options.options((cli_options.VIEW_OPTIONS[-1],))
 def doctor(*, as_json: bool, color: str) -> None:

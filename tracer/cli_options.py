@@ -55,6 +55,16 @@ def _each(convert: Callable[[str], T]) -> Callable[..., tuple[T, ...]]:
     return lambda _ctx, _param, texts: tuple(convert(text) for text in texts)
 
 
+# [::1]:9742, 10.0.0.1:9742, or :9742 for every address.
+def _address(text: str) -> tuple[str, int]:
+    host, colon, port = text.rpartition(":")
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    if not colon or not port.isdecimal() or int(port) > 65535 or (":" in bare and bare == host):
+        message = f"{text!r} is not an address and a port like 127.0.0.1:9742 or [::1]:9742"
+        raise click.BadParameter(message)
+    return bare, int(port)
+
+
 FILTER_OPTIONS: Final = (
     click.option(
         "--port",
@@ -132,6 +142,35 @@ EXPLAIN_OPTIONS: Final = (
         help="With --last: wait no longer.",
     ),
     click.option("--json", "as_json", is_flag=True, help="One JSON object per topic or close."),
+)
+SERVE_OPTIONS: Final = (
+    click.option(
+        "--listen",
+        "addresses",
+        callback=_each(_address),
+        metavar="ADDR:PORT",
+        multiple=True,
+        default=("127.0.0.1:9742",),
+        show_default=True,
+        help="Where to serve; may be given more than once.",
+    ),
+    click.option(
+        "--web-config-file",
+        "web_config",
+        metavar="FILE",
+        help="TLS, client certificates and passwords, in the format of Prometheus' exporters.",
+    ),
+    click.option(
+        "--user",
+        metavar="NAME",
+        help="Whom to become once attached.  [default: fourwave, else nobody]",
+    ),
+    click.option(
+        "--ring-bytes",
+        type=click.IntRange(4096, 1 << 30),
+        metavar="N",
+        help="Kernel memory for closes not yet fetched.  [default: 8 MiB]",
+    ),
 )
 VIEW_OPTIONS: Final = (
     click.option("-w", "--wide", is_flag=True, help="Every column, and why; any width."),

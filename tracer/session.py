@@ -86,7 +86,7 @@ class Session:
     `ask_names` answers which paths cgroup ids have; a recording brings the answers along.
     `meanwhile` is called every few closes shown: a person's line takes a hundred times
     longer to make than a close takes to come. `warn` is told when closes were lost, as
-    soon as that is known.
+    soon as that is known. `counted` is given all closes that were counted, as arrays.
     """
 
     def __init__(
@@ -100,6 +100,7 @@ class Session:
         ask_names: Callable[[Iterable[int]], Batch] | None = None,
         meanwhile: Callable[[], object] | None = None,
         warn: Callable[[str], object] | None = None,
+        counted: Callable[[Records, Verdicts], object] | None = None,
     ) -> None:
         self._host = host
         self._view = view
@@ -109,6 +110,7 @@ class Session:
         self._ask_names = ask_names
         self._meanwhile = meanwhile
         self._warn = warn
+        self._counted = counted
         self._lost_told = 0
         self._amender = Amender()
         self._names = Names()
@@ -194,6 +196,8 @@ class Session:
             left = self._count - self.totals.shown
             closes, reasons = closes[:left], reasons[:left]
         self.totals.add(reasons)
+        if self._counted is not None:
+            self._counted(closes, verdicts_of(closes, reasons))
         if self._view is not None and len(closes):
             self._show(self._view, closes, verdicts_of(closes, reasons))
 

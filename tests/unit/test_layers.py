@@ -18,7 +18,8 @@ PACKAGE: Final = ROOT / "tracer"
 
 FACTS: Final = ("batch", "census", "errors", "tcp")
 JUDGE: Final = ("columns", "verdict", "wire", "classify")
-PURE: Final = (*FACTS, *JUDGE, "why", "close", "metrics", "filters", "amend")
+COUNT: Final = ("spans", "tally", "samples")
+PURE: Final = (*FACTS, *JUDGE, "why", "close", "metrics", "filters", "amend", *COUNT)
 EDGES: Final = ("recording", "kernel", "outputs")
 
 # What a module, or all modules of a subpackage, may import of ours. A subpackage may
@@ -42,6 +43,9 @@ MAY_IMPORT: Final[dict[str, tuple[str, ...]]] = {
     "amend": (*FACTS, "wire"),
     "filters": (*FACTS, *JUDGE),
     # verdicts to counts
+    "spans": (*FACTS, *JUDGE),
+    "tally": (*FACTS, *JUDGE, "metrics", "spans"),
+    "samples": (*FACTS, "metrics"),
     "detectors": (*PURE, "census"),
     "aggregator": (*PURE, "detectors"),
     # the edges: a kernel, a file, a screen
@@ -53,7 +57,11 @@ MAY_IMPORT: Final[dict[str, tuple[str, ...]]] = {
     "runs": (*PURE, "census", "aggregator", "detectors", *EDGES, "session"),
     "demo": (*PURE, "aggregator", *EDGES, "session", "runs"),
     "explain": (*PURE, "aggregator", *EDGES, "session", "runs"),
-    "cli": (*FACTS, "runs", "demo", "explain", "__init__"),
+    "privileges": ("errors",),
+    "serve": (*PURE, "aggregator", *EDGES, "session", "runs", "privileges", "__init__"),
+    # another process: it shows samples, and reaches neither kernel nor session
+    "web": ("errors", "metrics", "samples", "outputs", "privileges"),
+    "cli": (*FACTS, "runs", "demo", "explain", "serve", "__init__"),
     "__main__": ("cli",),
 }
 
@@ -66,6 +74,9 @@ ONLY_IN: Final = {
     "pyroute2": ("kernel.sock_diag",),
     "prometheus_client": ("outputs.exporter",),
     "click": ("cli",),
+    "tornado": ("web",),
+    "yaml": ("web",),
+    "bcrypt": ("web",),
 }
 
 # The program that the distribution's own Python runs.

@@ -43,7 +43,7 @@ class Counters:
         self._slots = words.reshape(slots, -1)
         # Kept open: another user's process may not open them, and opening costs most.
         self._programs = {
-            name: Path(f"/proc/self/fdinfo/{fd}").open("rb", buffering=0)
+            name: Path(f"/proc/self/fdinfo/{fd}").open("rb", buffering=0)  # noqa: SIM115
             for name, fd in programs.items()
         }
 

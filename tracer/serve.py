@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`fourwave serve`: trace, count, and hand samples to the web process, until told to stop.
+
+Started with privilege, it gives all of it up before the first close is counted, but for what the
+kernel proves to need. The web process has none and only listens: whatever befalls it, tracing
+goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from tracer import privileges, runs
+from tracer.batch import BatchKind
+from tracer.serve_notify import notify
+from tracer.serve_web import Web, listen
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from tracer.batch import Batch
+    from tracer.kernel.source import KernelSource
+    from tracer.serve_samples import Composer
+    from tracer.session import Session
+    from tracer.session_live import Live
+
+DEFAULT_LISTEN: Final = ("127.0.0.1", 9742)
+# What reading rings and counters and running the sweep may take, the least first. Linux commit
+# c8644cd0efe7 ("bpf: refine the logic for unprivileged_bpf_disabled") (in v5.19): nothing.
+LADDER: Final = ((), ("CAP_BPF",), ("CAP_BPF", "CAP_PERFMON"), ("CAP_SYS_ADMIN",))
+
+
+@dataclass(frozen=True, slots=True)
+class ServeWishes:
+    """What the command line asked for."""
+
+    addresses: tuple[tuple[str, int], ...] = (DEFAULT_LISTEN,)
+    web_config: str | None = None
+    user: str | None = None
+    ring_bytes: int | None = None
+
+
+class Hangup:
+    """SIGHUP asks for the web configuration to be read again."""
+
+    def __enter__(self) -> Self:
+        """Take over the signal."""
+        self._asked = False
+        self._before = signal.signal(signal.SIGHUP, self._ask)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Give it back."""
+        signal.signal(signal.SIGHUP, self._before)
+
+    def take(self) -> bool:
+        """Say once whether it was asked for."""
+        asked, self._asked = self._asked, False
+        return asked
+
+    def _ask(self, _number: int, _frame: FrameType | None) -> None:
+        self._asked = True
+
+
+def serve(wishes: ServeWishes) -> None:
+    """Serve metrics until told to stop. Raises HostError, UsageError, FourwaveError."""
+    # Nothing here multiplies matrices: a thread pool would only cost memory.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    account = privileges.account(wishes.user)
+    with (
+        listen(wishes.addresses) as sockets,
+        Web(sockets, wishes.web_config, account) as web,
+        attach(wishes) as source,
+    ):
+        kept = give_up(source, account)
+        web.wait_ready()
+        _follow(source, web, _told(source, sockets.names, account, kept))
+
+
+def attach(wishes: ServeWishes) -> KernelSource:
+    """Return this host as a source."""
+    from tracer.kernel.source import KernelSource, Sizes  # noqa: PLC0415
+
+    sizes = Sizes(ring_bytes=wishes.ring_bytes) if wishes.ring_bytes else None
+    loader = KernelSource.load(sizes)
+    # All that is ever used: once root is given up, files may be out of reach.
+    from tracer import serve_samples, session, session_live  # noqa: F401, PLC0415
+
+    return KernelSource(loader)
+
+
+def give_up(source: KernelSource, account: privileges.Account | None) -> tuple[str, ...]:
+    """Become the account and return what capabilities had to stay, found out by trial."""
+
+    def trial() -> None:
+        source.sweep()
+        source.counters()
+
+    privileges.drop(account, {name for rung in LADDER for name in rung})
+    return privileges.settle(trial, LADDER)
+
+
+def _follow(source: KernelSource, web: Web, ready: str) -> None:
+    from tracer.serve_samples import Composer  # noqa: PLC0415
+    from tracer.session import Limits, Session  # noqa: PLC0415
+    from tracer.session_live import Live, Stop  # noqa: PLC0415
+
+    composer = Composer(source.manifest, source.host, created_s=time.time())
+    run = Session(source.host, counted=composer.tally.add, warn=runs.tell)
+    live = Live(source, Limits())
+    with Stop() as stop, Hangup() as hangup:
+        _beat(source.counters(), run, composer, web)
+        runs.tell(ready)
+        notify(f"READY=1\nSTATUS={ready}\nMAINPID={os.getpid()}")
+        for batch in live.batches(stop):
+            if batch.kind is BatchKind.COUNTERS:
+                _beat(batch, run, composer, web)
+                notify("WATCHDOG=1")
+            else:
+                run.feed(batch)
+            if hangup.take():
+                web.reload()
+        notify("STOPPING=1")
+        _finish(live, run, composer, web)
+
+
+# Once a second: new totals, new samples.
+def _beat(counters: Batch, run: Session, composer: Composer, web: Web) -> None:
+    run.feed(counters)
+    totals: dict[str, Any] = json.loads(counters.data)
+    web.show(composer.samples(run.totals.snapshot(), totals).to_json())
+
+
+# Those who scrape once more before the sockets close see the final totals.
+def _finish(live: Live, run: Session, composer: Composer, web: Web) -> None:
+    for batch in live.rest():
+        if batch.kind is BatchKind.COUNTERS:
+            _beat(batch, run, composer, web)
+        else:
+            run.feed(batch)
+    runs.tell(runs.summary_text(run.finish()))
+
+
+def _told(
+    source: KernelSource,
+    names: list[str],
+    account: privileges.Account | None,
+    kept: tuple[str, ...],
+) -> str:
+    who = account.name if account else f"uid {os.geteuid()}"
+    with_what = ", ".join(kept) or "no capability"
+    where = ", ".join(names)
+    mechanism = source.manifest["mechanism"]
+    return f"ready: metrics of every TCP close at {where} ({mechanism}; as {who} with {with_what})"

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""All families of metrics from what was counted: the only place that knows which is which."""
+
+from __future__ import annotations
+
+import platform
+from typing import TYPE_CHECKING, Any, Final
+
+from tracer import __version__, metrics
+from tracer.metrics import label_of
+from tracer.samples import Buckets, Samples, harmless
+from tracer.tally import Durations, Tally
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from tracer.aggregator import Snapshot
+    from tracer.samples import Labels
+    from tracer.tcp import HostFacts
+
+FROM_CENSUS: Final = tuple(
+    metric for metric in metrics.METRICS if metric.group.value in {"leaks", "ports", "listeners"}
+)
+
+
+class Composer:
+    """Makes Samples of one run. `tally` counts what the Aggregator does not."""
+
+    def __init__(self, manifest: Mapping[str, Any], host: HostFacts, created_s: float) -> None:
+        """Take what stays the same; `created_s`: when counting began, in seconds since 1970."""
+        self.tally = Tally()
+        self._created_s = created_s
+        self._hooks = dict.fromkeys(_hooks(manifest, host), 1.0)
+        build = (__version__, host.kernel_release, str(manifest["bcc_version"]))
+        self._build = {(*map(harmless, build), platform.python_version()): 1.0}
+        self._page = {"host": harmless(platform.node())}
+
+    def samples(self, snapshot: Snapshot, totals: Mapping[str, Any]) -> Samples:
+        """Return the values of all families; `totals` is what the kernel side says of itself."""
+        made = Samples(self._created_s, page=self._page)
+        self._put_closes(made, snapshot)
+        self._put_tracer(made, snapshot, totals)
+        for metric in FROM_CENSUS:
+            made.put(metric)
+        return made
+
+    def _put_closes(self, made: Samples, snapshot: Snapshot) -> None:
+        closes: dict[Labels, float] = {
+            (label_of(kind), label_of(shake)): float(count)
+            for (kind, shake), count in snapshot.closes.items()
+        }
+        carriers: dict[Labels, float] = {
+            (label_of(how),): float(n) for how, n in snapshot.fin_acks.items() if how
+        }
+        made.put(metrics.CLOSES, closes)
+        made.put(metrics.FIN_ACKS, carriers)
+        made.put(metrics.RESETS, {labels: float(n) for labels, n in self.tally.resets().items()})
+        made.histograms[metrics.TEARDOWN.name] = _buckets(self.tally.teardown)
+        made.histograms[metrics.CLOSE_WAIT.name] = _buckets(self.tally.close_wait)
+
+    def _put_tracer(self, made: Samples, snapshot: Snapshot, totals: Mapping[str, Any]) -> None:
+        made.put(metrics.LOST_RECORDS, {(where,): float(n) for where, n in snapshot.lost.items()})
+        made.put_one(metrics.CLOSES_SEEN, totals["closes"])
+        made.put_one(metrics.MISSED_EVENTS, totals["missed"])
+        made.put(metrics.PROGRAM_RUN_SECONDS, _program_figures(totals, "run_time_ns", 1e-9))
+        made.put(metrics.PROGRAM_RUNS, _program_figures(totals, "run_cnt", 1))
+        made.put(metrics.HOOK, self._hooks)
+        made.put(metrics.DETECTOR_UP, {("closes",): 1.0})
+        made.put(metrics.SERIES_DROPPED, {(metric.name,): 0.0 for metric in metrics.CAPPED})
+        made.put(metrics.BUILD, self._build)
+
+
+def _buckets(durations: Durations) -> Buckets:
+    return Buckets(tuple(durations.counts), durations.sum_ns * 1e-9)
+
+
+def _program_figures(totals: Mapping[str, Any], name: str, scale: float) -> dict[Labels, float]:
+    figures: dict[str, dict[str, int]] = totals["programs"]
+    return {(program,): scale * known.get(name, 0) for program, known in figures.items()}
+
+
+def _hooks(manifest: Mapping[str, Any], host: HostFacts) -> Iterator[Labels]:
+    mechanism = str(manifest["mechanism"])
+    yield "state_changes", mechanism, ""
+    yield "resets", mechanism, ""
+    yield "fin_ack", "counters", "exact, by the socket's own counters, without its time"
+    if host.rst_reasons:
+        yield "reset_reason", "kernel", ""
+    else:
+        yield "reset_reason", "none", "this kernel names none; causes come from the socket"
+    yield "census", "none", "not running"
