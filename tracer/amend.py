@@ -52,6 +52,11 @@ class Amender:
         final = self._release(waiting, amended, mono_ns)
         return np.concatenate((plain, final)) if len(final) else plain
 
+    @property
+    def holding(self) -> bool:
+        """Whether anything waits for time to pass."""
+        return bool(len(self._held) or len(self._early))
+
     def flush(self) -> Records:
         """Return what is still held: no more batches will come."""
         held, self._held = self._held, self._held[:0]

@@ -164,9 +164,9 @@ def _in_force(source: KernelSource) -> str:
 
 
 def _live(source: KernelSource, wishes: Wishes, *, keep: bool) -> Live:
-    from tracer.session_live import Live  # noqa: PLC0415
+    from tracer.session_live import COUNTING, Live, Pace  # noqa: PLC0415
 
-    return Live(source, _limits(wishes), keep=keep)
+    return Live(source, _limits(wishes), Pace() if keep else COUNTING, keep=keep)
 
 
 # From the ready line on until the end, whoever asks for it.

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from tracer import privileges, runs
 from tracer.batch import BatchKind
 from tracer.serve_notify import notify
-from tracer.serve_web import Web, listen
+from tracer.serve_web import SAME, Web, listen
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -33,6 +33,10 @@ DEFAULT_LISTEN: Final = ("127.0.0.1", 9742)
 # What reading rings and counters and running the sweep may take, the least first. Linux commit
 # c8644cd0efe7 ("bpf: refine the logic for unprivileged_bpf_disabled") (in v5.19): nothing.
 LADDER: Final = ((), ("CAP_BPF",), ("CAP_BPF", "CAP_PERFMON"), ("CAP_SYS_ADMIN",))
+# Nobody watches: closes may wait longer in the ring, of which the most closes a second two cores
+# can make fill less than half in that time.
+TICK_S: Final = 0.1
+SWEEP_EVERY_NS: Final = 20_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,39 +112,52 @@ def give_up(source: KernelSource, account: privileges.Account | None) -> tuple[s
 def _follow(source: KernelSource, web: Web, ready: str) -> None:
     from tracer.serve_samples import Composer  # noqa: PLC0415
     from tracer.session import Limits, Session  # noqa: PLC0415
-    from tracer.session_live import Live, Stop  # noqa: PLC0415
+    from tracer.session_live import Live, Pace, Stop  # noqa: PLC0415
 
     composer = Composer(source.manifest, source.host, created_s=time.time())
     run = Session(source.host, counted=composer.tally.add, warn=runs.tell)
-    live = Live(source, Limits())
+    live = Live(source, Limits(), Pace(TICK_S, clock_every_ns=SWEEP_EVERY_NS), keep=False)
     with Stop() as stop, Hangup() as hangup:
-        _beat(source.counters(), run, composer, web)
+        beat = Beat(run, composer, web)
+        beat.feed(source.counters())
         runs.tell(ready)
         notify(f"READY=1\nSTATUS={ready}\nMAINPID={os.getpid()}")
         for batch in live.batches(stop):
             if batch.kind is BatchKind.COUNTERS:
-                _beat(batch, run, composer, web)
+                beat.feed(batch)
                 notify("WATCHDOG=1")
             else:
                 run.feed(batch)
             if hangup.take():
                 web.reload()
         notify("STOPPING=1")
-        _finish(live, run, composer, web)
+        _finish(live, run, beat)
 
 
-# Once a second: new totals, new samples.
-def _beat(counters: Batch, run: Session, composer: Composer, web: Web) -> None:
-    run.feed(counters)
-    totals: dict[str, Any] = json.loads(counters.data)
-    web.show(composer.samples(run.totals.snapshot(), totals).to_json())
+class Beat:
+    """Once a second: new totals, new samples. On an idle host they are the old ones."""
+
+    def __init__(self, run: Session, composer: Composer, web: Web) -> None:
+        self._run, self._composer, self._web = run, composer, web
+        self._shown: tuple[bytes, int] = b"", 0
+
+    def feed(self, counters: Batch) -> None:
+        """Take the totals and show what there is now."""
+        state = counters.data, self._run.totals.records
+        if state == self._shown:
+            self._web.show(SAME)
+            return
+        self._shown = state
+        self._run.feed(counters)
+        totals: dict[str, Any] = json.loads(counters.data)
+        self._web.show(self._composer.samples(self._run.totals.snapshot(), totals).to_json())
 
 
 # Those who scrape once more before the sockets close see the final totals.
-def _finish(live: Live, run: Session, composer: Composer, web: Web) -> None:
+def _finish(live: Live, run: Session, beat: Beat) -> None:
     for batch in live.rest():
         if batch.kind is BatchKind.COUNTERS:
-            _beat(batch, run, composer, web)
+            beat.feed(batch)
         else:
             run.feed(batch)
     runs.tell(runs.summary_text(run.finish()))

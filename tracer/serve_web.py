@@ -26,6 +26,8 @@ END_S: Final = 5.0
 RESTART_S: Final = 5.0
 MESSAGE_BYTES: Final = 1 << 20
 BACKLOG: Final = 512
+SAME: Final = b"same"
+"""In place of samples: they are as they were."""
 
 
 class Listening:

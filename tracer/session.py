@@ -133,6 +133,8 @@ class Session:
             self._record(batch)
             self._learn(batch)
             return
+        if not batch.data and not self._amender.holding:
+            return  # it only tells the time, and nobody waits for that
         records = self._decode(batch)
         if self._recorder is not None:
             self._resolve(records)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import signal
 import time
 from collections import deque
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol, Self
 
 from tracer.batch import Batch, BatchKind
@@ -17,12 +18,22 @@ if TYPE_CHECKING:
     from tracer.session import Limits
 
 TICK_S: Final = 0.050
-TICK_COUNTING_S: Final = 0.100  # nobody waits for a line: half as many batches to judge
 TICK_MIN_S: Final = 0.002
-COUNTERS_EVERY_NS: Final = 1_000_000_000
-CLOCK_EVERY_NS: Final = 5_000_000_000  # the wall clock may be stepped while we run
 GRACE_S: Final = 0.030  # what closed before the end is in the ring by then
 BACKLOG_MAX_BYTES: Final = 64 << 20  # 170,000 closes that wait to be shown; then the ring fills
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How often to come by: `tick_s` while little arrives, for closes; sooner when much does."""
+
+    tick_s: float = TICK_S
+    counters_every_ns: int = 1_000_000_000
+    clock_every_ns: int = 5_000_000_000  # the wall clock may be stepped while we run; sweeps too
+
+
+COUNTING: Final = Pace(tick_s=0.100)
+"""Nobody waits for a line: half as many batches to judge."""
 
 
 class Source(Protocol):
@@ -88,14 +99,16 @@ class Live:
     time, and empties the ring into a backlog. Else they are judged where they lie.
     """
 
-    def __init__(self, source: Source, limits: Limits, *, keep: bool = True) -> None:
+    def __init__(
+        self, source: Source, limits: Limits, pace: Pace | None = None, *, keep: bool = True
+    ) -> None:
         self.source = source
+        self._pace = pace or Pace()
         self._limits = limits
         self._keep = keep
         self._backlog: deque[Batch] = deque()
         self._backlog_bytes = 0
-        self._slowest_s = TICK_S if keep else TICK_COUNTING_S
-        self._tick_s = self._slowest_s
+        self._tick_s = self._pace.tick_s
         self._ended = False
 
     def fetch(self) -> None:
@@ -104,7 +117,7 @@ class Live:
             return
         batch = self.source.drain()
         arrived = 0 if batch is None else len(batch.data)
-        self._tick_s = self._next_tick_s(arrived)
+        self._tick_s = next_tick_s(self._tick_s, arrived, self.source.ring_bytes, self._pace.tick_s)
         if batch is not None:
             self._backlog.append(batch)
             self._backlog_bytes += arrived
@@ -117,10 +130,10 @@ class Live:
         while not stop.asked and not self._over(started_ns):
             yield from self._closes_kept() if self._keep else self._closes_in_place()
             now_ns = time.monotonic_ns()
-            if now_ns - counters_ns >= COUNTERS_EVERY_NS:
+            if now_ns - counters_ns >= self._pace.counters_every_ns:
                 counters_ns = now_ns
                 yield self.source.counters()
-            if now_ns - clock_ns >= CLOCK_EVERY_NS:
+            if now_ns - clock_ns >= self._pace.clock_every_ns:
                 clock_ns = now_ns
                 self.source.sweep()
                 yield self.source.clock()
@@ -158,15 +171,11 @@ class Live:
         time.sleep(self._tick_s)
         batches = self.source.take()
         arrived = sum(len(batch.data) for batch in batches)
-        self._tick_s = self._next_tick_s(arrived)
+        self._tick_s = next_tick_s(self._tick_s, arrived, self.source.ring_bytes, self._pace.tick_s)
         try:
             yield from batches or [Batch(BatchKind.CLOSES, time.monotonic_ns(), b"")]
         finally:  # also when nobody asks for more: what was judged must not come again
             self.source.release()
-
-    def _next_tick_s(self, arrived_bytes: int) -> float:
-        ring_bytes = self.source.ring_bytes
-        return min(self._slowest_s, next_tick_s(self._tick_s, arrived_bytes, ring_bytes))
 
     def _over(self, started_ns: int) -> bool:
         if self._limits.duration_s is None:
@@ -174,6 +183,9 @@ class Live:
         return time.monotonic_ns() - started_ns >= self._limits.duration_s * 1e9
 
 
-def next_tick_s(tick_s: float, arrived_bytes: int, ring_bytes: int) -> float:
+def next_tick_s(
+    tick_s: float, arrived_bytes: int, ring_bytes: int, longest_s: float = TICK_S
+) -> float:
     """Come sooner when half of one ring filled within one tick, later again when not."""
-    return max(TICK_MIN_S, tick_s * (0.5 if arrived_bytes * 2 > ring_bytes else 2.0))
+    factor = 0.5 if arrived_bytes * 2 > ring_bytes else 2.0
+    return min(longest_s, max(TICK_MIN_S, tick_s * factor))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tracer.tcp import TcpState
 from tracer.verdict import Reason
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from tracer.wire import Records
 
 _NEVER = np.iinfo(np.uint64).max
+_IN_CLOSE_WAIT = 1 << TcpState.CLOSE_WAIT
 
 
 def teardown_ns(closes: Records, verdicts: Verdicts) -> NDArray[np.uint64]:
@@ -32,9 +34,9 @@ def teardown_ns(closes: Records, verdicts: Verdicts) -> NDArray[np.uint64]:
 
 
 def close_wait_ns(closes: Records) -> NDArray[np.uint64]:
-    """Return how long the peer's FIN waited for ours, or for CLOSE, where one came."""
+    """Return how long those that were in CLOSE_WAIT kept the peer's FIN waiting."""
     start = closes["fin_received_ns"]
-    known = start != 0
+    known = (start != 0) & ((closes["states_seen"] & _IN_CLOSE_WAIT) != 0)
     sent = closes["fin_sent_ns"][known]
     return _span(start[known], np.where(sent == 0, closes["closed_ns"][known], sent))
 

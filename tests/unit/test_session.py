@@ -309,7 +309,7 @@ def test_backlog_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     ("tick_s", "arrived_bytes", "expected_s"),
-    [(0.05, 300, 0.1), (0.05, 600, 0.025), (0.01, 0, 0.02), (0.002, 1000, 0.002)],
+    [(0.05, 300, 0.05), (0.05, 600, 0.025), (0.01, 0, 0.02), (0.002, 1000, 0.002)],
 )
 def test_tick_follows_the_ring(tick_s: float, arrived_bytes: int, expected_s: float) -> None:
     """A ring that fills is visited sooner."""

@@ -65,6 +65,9 @@ async def serve(options: dict[str, Any], chosen: config.WebConfig, channel: sock
         if not message:
             ended.set()
             return
+        if message == b"same":
+            site.touch()
+            return
         try:
             site.show(samples.from_json(message))
         except WireError as error:

@@ -90,8 +90,12 @@ class Site:
     def show(self, samples: Samples) -> None:
         """Answer with these from now on."""
         self._samples = samples
-        self._came_s = time.monotonic()
+        self.touch()
         self._rendered.clear()
+
+    def touch(self) -> None:
+        """Take what is shown for still true."""
+        self._came_s = time.monotonic()
 
     @property
     def ready(self) -> bool:
