@@ -36,7 +36,9 @@ def teardown_ns(closes: Records, verdicts: Verdicts) -> NDArray[np.uint64]:
 def close_wait_ns(closes: Records) -> NDArray[np.uint64]:
     """Return how long those that were in CLOSE_WAIT kept the peer's FIN waiting."""
     start = closes["fin_received_ns"]
-    known = (start != 0) & ((closes["states_seen"] & _IN_CLOSE_WAIT) != 0)
+    waited = (closes["states_seen"] & _IN_CLOSE_WAIT) != 0
+    waited |= closes["old_state"] == int(TcpState.CLOSE_WAIT)
+    known = waited & (start != 0)
     sent = closes["fin_sent_ns"][known]
     return _span(start[known], np.where(sent == 0, closes["closed_ns"][known], sent))
 

@@ -29,7 +29,7 @@ def test_arrays_say_what_closes_say(rows: list[tuple[int, int, int, int, int, bo
     """teardown_us and close_wait_us of the contract, without an object per close."""
     records = np.zeros(len(rows), CLOSE_DTYPE)
     for record, (*times, waited) in zip(records, rows, strict=True):
-        record["states_seen"] = waited << TcpState.CLOSE_WAIT
+        record["old_state"] = TcpState.CLOSE_WAIT if waited else TcpState.LAST_ACK
         for name, value in zip((*TIMES, "closed_ns"), times, strict=True):
             record[name] = value
     records["type"] = 1
