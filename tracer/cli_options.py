@@ -166,6 +166,15 @@ SERVE_OPTIONS: Final = (
         help="Whom to become once attached.  [default: fourwave, else nobody]",
     ),
     click.option(
+        "--census",
+        "census_s",
+        type=click.FloatRange(0),
+        default=30.0,
+        metavar="SECONDS",
+        show_default=True,
+        help="How often to look at all sockets, for leaks, ports and listeners; 0: never.",
+    ),
+    click.option(
         "--ring-bytes",
         type=click.IntRange(4096, 1 << 30),
         metavar="N",

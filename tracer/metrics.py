@@ -339,4 +339,10 @@ METRICS: Final = (
     SERIES_DROPPED,
     BUILD,
 )
+FROM_CENSUS: Final = tuple(
+    metric
+    for metric in METRICS
+    if metric.group in {Group.LEAKS, Group.PORTS, Group.LISTENERS} and metric is not CLOSE_WAIT
+)
+"""What is not known without a census."""
 CAPPED: Final = tuple(metric for metric in METRICS if metric.cap is not None)

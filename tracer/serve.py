@@ -8,6 +8,7 @@ goes on.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -17,10 +18,13 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from tracer import privileges, runs
 from tracer.batch import BatchKind
+from tracer.serve_census import CensusHelper
 from tracer.serve_notify import notify
 from tracer.serve_web import SAME, Web, listen
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
     from types import FrameType
 
     from tracer.batch import Batch
@@ -47,6 +51,7 @@ class ServeWishes:
     web_config: str | None = None
     user: str | None = None
     ring_bytes: int | None = None
+    census_s: float = 30.0
 
 
 class Hangup:
@@ -80,22 +85,46 @@ def serve(wishes: ServeWishes) -> None:
         listen(wishes.addresses) as sockets,
         Web(sockets, wishes.web_config, account) as web,
         attach(wishes) as source,
+        census_helper(source, account, wishes, (sockets.close, web.forget)) as census,
     ):
         kept = give_up(source, account)
         web.wait_ready()
-        _follow(source, web, _told(source, sockets.names, account, kept))
+        _follow(source, web, census, _told(source, sockets.names, account, kept))
 
 
 def attach(wishes: ServeWishes) -> KernelSource:
     """Return this host as a source."""
+    from tracer.kernel.census import CensusSource  # noqa: PLC0415
     from tracer.kernel.source import KernelSource, Sizes  # noqa: PLC0415
 
     sizes = Sizes(ring_bytes=wishes.ring_bytes) if wishes.ring_bytes else None
-    loader = KernelSource.load(sizes)
+    loader = KernelSource.load(sizes, census=CensusSource.options() if wishes.census_s else None)
     # All that is ever used: once root is given up, files may be out of reach.
     from tracer import serve_samples, session, session_live  # noqa: F401, PLC0415
 
     return KernelSource(loader)
+
+
+def census_helper(
+    source: KernelSource,
+    account: privileges.Account | None,
+    wishes: ServeWishes,
+    others: tuple[Callable[[], None], ...],
+) -> AbstractContextManager[CensusHelper | None]:
+    """Fork the process that keeps what a census needs; None when none is wanted.
+
+    There the rest of the tracer is let go of: the source, and what `others` close.
+    """
+    if not wishes.census_s:
+        return contextlib.nullcontext()
+    from tracer.kernel.census import CensusSource  # noqa: PLC0415
+
+    def forget() -> None:
+        source.close()
+        for close in others:
+            close()
+
+    return CensusHelper(CensusSource(source.loaded), account, forget, wishes.census_s)
 
 
 def give_up(source: KernelSource, account: privileges.Account | None) -> tuple[str, ...]:
@@ -109,12 +138,13 @@ def give_up(source: KernelSource, account: privileges.Account | None) -> tuple[s
     return privileges.settle(trial, LADDER)
 
 
-def _follow(source: KernelSource, web: Web, ready: str) -> None:
+def _follow(source: KernelSource, web: Web, census: CensusHelper | None, ready: str) -> None:
     from tracer.serve_samples import Composer  # noqa: PLC0415
     from tracer.session import Limits, Session  # noqa: PLC0415
     from tracer.session_live import Live, Pace, Stop  # noqa: PLC0415
 
-    composer = Composer(source.manifest, source.host, created_s=time.time())
+    how = (census.mechanism, census.reason or "") if census else ("none", "not asked for")
+    composer = Composer(source.manifest, source.host, created_s=time.time(), census=how)
     run = Session(source.host, counted=composer.tally.add, warn=runs.tell)
     live = Live(source, Limits(), Pace(TICK_S, clock_every_ns=SWEEP_EVERY_NS), keep=False)
     with Stop() as stop, Hangup() as hangup:
@@ -124,7 +154,8 @@ def _follow(source: KernelSource, web: Web, ready: str) -> None:
         notify(f"READY=1\nSTATUS={ready}\nMAINPID={os.getpid()}")
         for batch in live.batches(stop):
             if batch.kind is BatchKind.COUNTERS:
-                beat.feed(batch)
+                fresh = census is not None and census.refresh(composer.findings)
+                beat.feed(batch, fresh=fresh)
                 notify("WATCHDOG=1")
             else:
                 run.feed(batch)
@@ -141,10 +172,10 @@ class Beat:
         self._run, self._composer, self._web = run, composer, web
         self._shown: tuple[bytes, int] = b"", 0
 
-    def feed(self, counters: Batch) -> None:
+    def feed(self, counters: Batch, *, fresh: bool = False) -> None:
         """Take the totals and show what there is now."""
         state = counters.data, self._run.totals.records
-        if state == self._shown:
+        if state == self._shown and not fresh:
             self._web.show(SAME)
             return
         self._shown = state

@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import platform
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from tracer import __version__, metrics
 from tracer.metrics import label_of
 from tracer.samples import Buckets, Samples, harmless
+from tracer.serve_findings import Findings
 from tracer.tally import Durations, Tally
 
 if TYPE_CHECKING:
@@ -18,19 +19,27 @@ if TYPE_CHECKING:
     from tracer.samples import Labels
     from tracer.tcp import HostFacts
 
-FROM_CENSUS: Final = tuple(
-    metric for metric in metrics.METRICS if metric.group.value in {"leaks", "ports", "listeners"}
-)
-
 
 class Composer:
     """Makes Samples of one run. `tally` counts what the Aggregator does not."""
 
-    def __init__(self, manifest: Mapping[str, Any], host: HostFacts, created_s: float) -> None:
-        """Take what stays the same; `created_s`: when counting began, in seconds since 1970."""
+    def __init__(
+        self,
+        manifest: Mapping[str, Any],
+        host: HostFacts,
+        created_s: float,
+        census: tuple[str, str] = ("none", "not asked for"),
+    ) -> None:
+        """Take what stays the same; `created_s`: when counting began, in seconds since 1970.
+
+        `census`: how censuses are taken, and why not better.
+        """
         self.tally = Tally()
+        self.findings = Findings()
         self._created_s = created_s
-        self._hooks = dict.fromkeys(_hooks(manifest, host), 1.0)
+        self._hooks = dict.fromkeys(
+            (*_hooks(manifest, host), ("census", *map(harmless, census))), 1.0
+        )
         build = (__version__, host.kernel_release, str(manifest["bcc_version"]))
         self._build = {(*map(harmless, build), platform.python_version()): 1.0}
         self._page = {"host": harmless(platform.node())}
@@ -40,8 +49,7 @@ class Composer:
         made = Samples(self._created_s, page=self._page)
         self._put_closes(made, snapshot)
         self._put_tracer(made, snapshot, totals)
-        for metric in FROM_CENSUS:
-            made.put(metric)
+        self.findings.put(made)
         return made
 
     def _put_closes(self, made: Samples, snapshot: Snapshot) -> None:
@@ -65,8 +73,6 @@ class Composer:
         made.put(metrics.PROGRAM_RUN_SECONDS, _program_figures(totals, "run_time_ns", 1e-9))
         made.put(metrics.PROGRAM_RUNS, _program_figures(totals, "run_cnt", 1))
         made.put(metrics.HOOK, self._hooks)
-        made.put(metrics.DETECTOR_UP, {("closes",): 1.0})
-        made.put(metrics.SERIES_DROPPED, {(metric.name,): 0.0 for metric in metrics.CAPPED})
         made.put(metrics.BUILD, self._build)
 
 
@@ -88,4 +94,3 @@ def _hooks(manifest: Mapping[str, Any], host: HostFacts) -> Iterator[Labels]:
         yield "reset_reason", "kernel", ""
     else:
         yield "reset_reason", "none", "this kernel names none; causes come from the socket"
-    yield "census", "none", "not running"

@@ -48,6 +48,10 @@ class Listening:
 
     def __exit__(self, *_: object) -> None:
         """Close them."""
+        self.close()
+
+    def close(self) -> None:
+        """Close them, in this process."""
         for made in self.sockets:
             made.close()
 
@@ -136,6 +140,10 @@ class Web:
         """Let it read its configuration again."""
         with contextlib.suppress(ProcessLookupError):
             self._child.send_signal(signal.SIGHUP)
+
+    def forget(self) -> None:
+        """Let go of the channel in a process that is not the tracer."""
+        self._channel.close()
 
     def __enter__(self) -> Self:
         """Return self."""

@@ -58,7 +58,16 @@ MAY_IMPORT: Final[dict[str, tuple[str, ...]]] = {
     "demo": (*PURE, "aggregator", *EDGES, "session", "runs"),
     "explain": (*PURE, "aggregator", *EDGES, "session", "runs"),
     "privileges": ("errors",),
-    "serve": (*PURE, "aggregator", *EDGES, "session", "runs", "privileges", "__init__"),
+    "serve": (
+        *PURE,
+        "detectors",
+        "aggregator",
+        *EDGES,
+        "session",
+        "runs",
+        "privileges",
+        "__init__",
+    ),
     # another process: it shows samples, and reaches neither kernel nor session
     "web": ("errors", "metrics", "samples", "outputs", "privileges"),
     "cli": (*FACTS, "runs", "demo", "explain", "serve", "__init__"),

@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What detectors find in each census, as values of metrics; one that fails leaves the others."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Final
+
+from tracer import metrics
+from tracer.detectors.close_wait_leak import CloseWaitLeak
+from tracer.detectors.close_wait_verdict import Verdict
+from tracer.detectors.listen_overflow import ListenOverflow
+from tracer.detectors.local_ports import LocalPorts, PortVerdict
+from tracer.detectors.time_wait import TimeWait
+from tracer.runs import tell
+from tracer.samples import capped, harmless
+from tracer.tcp import TcpState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from tracer.census import Census
+    from tracer.detectors.close_wait_leak import CloseWaitFinding, CloseWaitReport
+    from tracer.detectors.listen_overflow import ListenReport
+    from tracer.detectors.local_ports import PortsFinding
+    from tracer.metrics import Metric
+    from tracer.samples import Labels, Samples
+
+SUSPECT: Final = (Verdict.LEAK, Verdict.AWAITS_GC, Verdict.UNSETTLED)
+UNKNOWN: Final = "unknown"
+
+
+class Findings:
+    """The last values of everything that comes from a census."""
+
+    def __init__(self) -> None:
+        """Begin with no census: all detectors are down."""
+        self._leaks, self._ports = CloseWaitLeak(), LocalPorts()
+        self._waits, self._listeners = TimeWait(), ListenOverflow()
+        self._values: dict[str, dict[Labels, float]] = {}
+        self._up: dict[Labels, float] = {}
+        self._told: set[str] = set()
+        self._dropped: Counter[str] = Counter()
+        self._exhausted = 0
+        self._seconds: float | None = None
+        self._at_s: float | None = None
+
+    def look(self, census: Census, at_s: float) -> None:
+        """Judge a census that began at `at_s`, in seconds since 1970."""
+        self._seconds, self._at_s = census.took_ns * 1e-9, at_s
+        self._try("census", lambda: self._look_states(census))
+        self._try("close_wait_leak", lambda: self._look_leaks(self._leaks.look(census)))
+        self._try("local_ports", lambda: self._look_ports(self._ports.look(census)))
+        self._try("time_wait", lambda: self._waits.look(census))
+        self._try("listen_overflow", lambda: self._look_listeners(self._listeners.look(census)))
+
+    def fail(self, error: Exception) -> None:
+        """Take note that there is no census: what it would tell is not known."""
+        self._tell("census", error)
+        self._values.clear()
+        self._up = dict.fromkeys(self._up, 0.0)
+        self._seconds = self._at_s = None
+
+    def put(self, made: Samples) -> None:
+        """Set all families that come from censuses."""
+        for metric in metrics.FROM_CENSUS:
+            made.series[metric.name] = dict(self._values.get(metric.name, {}))
+        if not self._up:
+            made.put(metrics.SOCKETS)  # all there from the start; detector_up says what they mean
+        made.put_one(metrics.LOCAL_PORTS_EXHAUSTED, self._exhausted)
+        made.put(metrics.DETECTOR_UP, {("closes",): 1.0, **self._up})
+        made.put_one(metrics.CENSUS_SECONDS, self._seconds)
+        made.put_one(metrics.CENSUS_TIMESTAMP, self._at_s)
+        dropped: dict[Labels, float] = {
+            (m.name,): float(self._dropped[m.name]) for m in metrics.CAPPED
+        }
+        made.put(metrics.SERIES_DROPPED, dropped)
+
+    # The edge of the loop: whatever a detector stumbles over, the rest goes on.
+    def _try(self, name: str, look: Callable[[], object]) -> None:
+        try:
+            look()
+        except Exception as error:  # noqa: BLE001
+            self._tell(name, error)
+            self._up[name,] = 0.0
+        else:
+            self._up[name,] = 1.0
+
+    def _tell(self, name: str, error: Exception) -> None:
+        text = f"detector {name}: {type(error).__name__}: {error}"
+        if text not in self._told and len(self._told) < 20:
+            self._told.add(text)
+            tell(text)
+
+    def _set(self, metric: Metric, values: Iterable[tuple[Labels, float]]) -> None:
+        self._values[metric.name], dropped = capped(metric, values)
+        self._dropped[metric.name] += dropped
+
+    def _look_states(self, census: Census) -> None:
+        counts: dict[Labels, float] = dict.fromkeys(metrics.SOCKETS.series, 0.0)
+        states = census.states
+        for substate in set(states["substate"].tolist()):
+            rows = states["substate"] == substate
+            label = TcpState(substate).label
+            if (label,) in counts:
+                counts[label,] += float(states["count"][rows].sum())
+        self._values[metrics.SOCKETS.name] = counts
+
+    def _look_leaks(self, report: CloseWaitReport) -> None:
+        suspects = [one for one in report.findings if one.verdict in SUSPECT]
+        by_size = sorted(suspects, key=lambda one: -one.evidence.count)
+        self._set(metrics.CLOSE_WAIT_SUSPECTS, ((_who(f), f.evidence.count) for f in by_size))
+        by_age = sorted(report.findings, key=lambda one: -one.evidence.oldest_ms)
+        oldest = ((_who(one), one.evidence.oldest_ms / 1000) for one in by_age)
+        self._set(metrics.CLOSE_WAIT_OLDEST, oldest)
+
+    def _look_ports(self, findings: tuple[PortsFinding, ...]) -> None:
+        self._exhausted += sum(one.verdict is PortVerdict.EXHAUSTED for one in findings)
+        known = [one for one in findings if one.available is not None]
+        used = ((_towards(one), one.in_use + one.time_wait + one.fin_wait2) for one in findings)
+        self._set(metrics.LOCAL_PORTS_USED, used)
+        self._set(metrics.TIME_WAIT_SOCKETS, ((_towards(one), one.time_wait) for one in findings))
+        free = ((_towards(one), one.available or 0) for one in known)
+        self._set(metrics.LOCAL_PORTS_AVAILABLE, free)
+
+    def _look_listeners(self, report: ListenReport) -> None:
+        rows = [((one.laddr, str(one.lport)), one.queue) for one in report.findings]
+        self._set(metrics.ACCEPT_QUEUE_LENGTH, ((at, queue.accept_queue) for at, queue in rows))
+        self._set(metrics.ACCEPT_QUEUE_LIMIT, ((at, queue.limit) for at, queue in rows))
+        self._set(metrics.ACCEPT_QUEUE_OVERFLOWS, ((at, queue.drops) for at, queue in rows))
+
+
+def _who(finding: CloseWaitFinding) -> Labels:
+    name = finding.holders[0].comm if finding.holders else UNKNOWN
+    return harmless(finding.unit or UNKNOWN), harmless(name)
+
+
+def _towards(finding: PortsFinding) -> Labels:
+    return finding.raddr, str(finding.rport)
