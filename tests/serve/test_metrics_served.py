@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What Prometheus reads is what happened."""
+
+from __future__ import annotations
+
+import gzip
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
+
+from tests.serve.served import make_closes, make_every_kind, until
+from tracer.metrics import METRICS
+from tracer.tcp import Kind
+
+if TYPE_CHECKING:
+    from tests.serve.conftest import Prometheus
+    from tests.serve.served import Served
+
+pytestmark = pytest.mark.kernel
+
+OPENMETRICS = "application/openmetrics-text; version=1.0.0"
+SIZE_MAX_BYTES = 200_000
+
+
+def test_every_kind_reaches_prometheus(served: Served, prometheus: Prometheus) -> None:
+    """A close of every kind, made for real, is counted as that kind by a real Prometheus."""
+    make_every_kind()
+    kinds = {str(kind.label) for kind in Kind} - {"unknown"}
+
+    def counted() -> bool:
+        rows = prometheus.query("sum by (kind) (fourwave_closes_total) > 0")
+        return kinds <= {row["metric"]["kind"] for row in rows}
+
+    assert until(counted), (prometheus.query("fourwave_closes_total > 0"), served.said())
+    assert prometheus.target()["health"] == "up"
+    assert prometheus.value('sum(fourwave_resets_total{direction="sent"})')
+    assert prometheus.value('sum(fourwave_resets_total{direction="received"})')
+    assert prometheus.value("fourwave_teardown_seconds_count")
+    assert prometheus.value("fourwave_close_wait_seconds_count")
+
+
+def test_totals_add_up(prometheus: Prometheus) -> None:
+    """Closes seen by the kernel are those counted and those lost, in one scrape."""
+    make_closes(500)
+    seen = "fourwave_closes_seen_total"
+    parts = "sum(fourwave_closes_total) + sum(fourwave_lost_records_total)"
+    assert until(lambda: (prometheus.value(seen) or 0) >= 1000)
+    # Records wait up to 20 ms for a RST, totals do not.
+    assert until(lambda: prometheus.value(f"sum({seen}) - ({parts})") == 0, 30)
+
+
+def test_every_family_is_declared_and_every_declared_series_is_there(served: Served) -> None:
+    """Nothing appears that the documentation does not have; enumerations are complete."""
+    assert until(lambda: served.total("fourwave_detector_up") == 6), served.said()
+    series = served.series()
+    names = {name for name, _ in series}
+    for metric in METRICS:
+        for values in metric.series:
+            assert (metric.name, frozenset(zip(metric.labels, values, strict=True))) in series
+    declared = {metric.name for metric in METRICS}
+    histograms = {metric.name for metric in METRICS if metric.buckets}
+    parts = {f"{name}{part}" for name in histograms for part in ("_bucket", "_count", "_sum")}
+    assert names <= declared | parts
+
+
+def test_promtool_finds_no_fault(served: Served) -> None:
+    """Names, types, help and units as Prometheus' own linter wants them."""
+    checked = subprocess.run(
+        ["promtool", "check", "metrics"], input=served.get()[0], capture_output=True, check=False
+    )
+    assert (checked.returncode, checked.stdout + checked.stderr) == (0, b"")
+
+
+def test_openmetrics_with_creation_times_and_gzip(served: Served) -> None:
+    body, headers = served.get(Accept=OPENMETRICS, Accept_Encoding="gzip")
+    assert headers["Content-Encoding"] == "gzip"
+    assert headers["Content-Type"].startswith("application/openmetrics-text")
+    text = gzip.decompress(body).decode()
+    assert len(text) < SIZE_MAX_BYTES
+    families = {family.name: family for family in text_string_to_metric_families(text)}
+    created = {s.value for s in families["fourwave_closes"].samples if s.name.endswith("_created")}
+    assert len(created) == 1
