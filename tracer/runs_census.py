@@ -143,7 +143,7 @@ def take(source: CensusSource, netns: Collection[int], *, established: bool) -> 
         raise HostError(
             f"cannot take a census: {error}; run it as root (sudo fourwave …)"
         ) from error
-    return decode_census(batch.data)
+    return decode_census(bytes(batch.data))
 
 
 # Asked anew: it changes while we sleep.

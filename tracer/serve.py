@@ -174,13 +174,13 @@ class Beat:
 
     def feed(self, counters: Batch, *, fresh: bool = False) -> None:
         """Take the totals and show what there is now."""
-        state = counters.data, self._run.totals.records
+        state = bytes(counters.data), self._run.totals.records
         if state == self._shown and not fresh:
             self._web.show(SAME)
             return
         self._shown = state
         self._run.feed(counters)
-        totals: dict[str, Any] = json.loads(counters.data)
+        totals: dict[str, Any] = json.loads(state[0])
         self._web.show(self._composer.samples(self._run.totals.snapshot(), totals).to_json())
 
 

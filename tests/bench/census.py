@@ -59,7 +59,7 @@ def side_by_side(
         theirs.append(
             milliseconds(lambda: subprocess.run(command, stdout=subprocess.DEVNULL, check=True))
         )
-    census = decode_census(source.take({ns.inum}, **wish).data)
+    census = decode_census(bytes(source.take({ns.inum}, **wish).data))
     return {
         "sockets": int(census.states["count"].sum()),
         "owners": len(census.owners),

@@ -18,7 +18,7 @@ FOLDERS: Final = ("tracer", "bpf", "tests", "packaging", ".ci", "docs")
 SUFFIXES: Final = ("", ".py", ".c", ".h", ".sh", ".toml", ".md")
 TOP: Final = ("Makefile", "pyproject.toml", "README.md", "CHANGELOG.md")
 
-MODULE_LINES: Final = 300
+MODULE_LINES: Final = 350
 FUNCTION_LINES: Final = 60
 
 # Words that put work off, and paths that are there on one machine only.
