@@ -131,7 +131,8 @@ struct conn_record {
 	fw_u16 sk_err;
 	fw_u16 lport;
 	fw_u16 rport;
-	fw_u16 pad;
+	fw_u16 out_of_order;	   /* segments that came so from FIN_WAIT2 to CLOSE, the one that
+				    * acknowledged our FIN included */
 	int linger2;		   /* TCP_LINGER2 in jiffies; negative: no FIN_WAIT2 */
 	fw_u32 lingertime_jiffies; /* saturated */
 	fw_u32 user_timeout_ms;

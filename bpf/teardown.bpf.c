@@ -28,8 +28,10 @@ static __always_inline void on_close(struct conn_record *conn, struct sock *sk, 
 	conn->tw_substate = TW_NOT_LOOKED;
 	if (old == TCP_FIN_WAIT2 || old == TCP_CLOSING)
 		conn->tw_substate = find_time_wait(sk);
-	if (old == TCP_FIN_WAIT2 && conn->sk_flags & SK_FLAG_DONE)
+	if (old == TCP_FIN_WAIT2 && conn->sk_flags & SK_FLAG_DONE) {
 		conn->fin_received_ns = now;
+		conn->out_of_order = tp->rcv_ooopack - conn->out_of_order;
+	}
 	if (sk->lock_owned)
 		conn->flags |= CONN_CLOSE_OWNED;
 	conn->close_actor_file_ref = file_ref_of(sk);
@@ -75,6 +77,8 @@ static __always_inline void on_new_state(struct conn_record *conn, struct sock *
 		break;
 	case TCP_FIN_WAIT2:
 		conn->fin_acked_ns = now;
+		/* The segment in hand is queued after this. */
+		conn->out_of_order = tp->rcv_ooopack;
 		if (sk->lock_owned)
 			conn->flags |= CONN_FIN_ACKED_OWNED;
 		moment = &conn->at_halfway;

@@ -10,8 +10,11 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from tracer.classify_abortive import CLOSING, FIN_WAIT2, LAST_ACK, abortive
-from tracer.classify_graceful import DONE, Reasons, active, closing, passive, since
+from tracer.classify_abortive import abortive
+from tracer.classify_active import DONE, active
+from tracer.classify_evidence import CLOSING, FIN_WAIT2, LAST_ACK
+from tracer.classify_gap import past_a_gap
+from tracer.classify_graceful import Reasons, closing, passive, since
 from tracer.columns import Mask, Rows
 from tracer.tcp import (
     TW_NONE,
@@ -120,18 +123,19 @@ def _reasons(records: Records, host: HostFacts) -> Reasons:
     index = np.flatnonzero(rest)
     if len(index):
         reasons[index] = abortive(Rows(records, index), host)
+    gaps = np.flatnonzero(sound & ((records["flags"] & GAP) != 0))
+    if len(gaps):
+        reasons[gaps] = past_a_gap(Rows(records, gaps), reasons[gaps])
     return reasons
 
 
 def _sound(records: Records, old: npt.NDArray[np.uint8], reasons: Reasons) -> Mask:
     # Rows that can be judged at all; the others get their reason here.
     contradicts = _BOTH_FIRST[records["states_seen"] & _STATES]
-    gap = (records["flags"] & GAP) != 0
     closes = records["type"] == RECORD_CLOSE
-    sound: Mask = closes & _OLD_STATE_IS_SOUND[old] & ~(contradicts | gap)
+    sound: Mask = closes & _OLD_STATE_IS_SOUND[old] & ~contradicts
     if not sound.all():
         reasons[closes & contradicts] = Reason.CONTRADICTION
-        reasons[closes & gap] = Reason.GAP
     return sound
 
 

@@ -13,47 +13,26 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from tracer.classify_graceful import Reasons, codes, select, since
-from tracer.tcp import TW_NONE, ConnFlag, FileRef, HostFacts, RstFlag, SkFlag, TcpState
+from tracer.classify_evidence import CLOSING, FIN_QUEUED, LAST_ACK, Ending, states
+from tracer.classify_graceful import Reasons, codes, select
+from tracer.tcp import ConnFlag, FileRef, HostFacts, RstFlag, TcpState
 from tracer.verdict import Reason
 
 if TYPE_CHECKING:
     from tracer.columns import Mask, Numbers, Rows
 
-EPIPE, ECONNABORTED, ECONNRESET, ETIMEDOUT, ECONNREFUSED = 32, 103, 104, 110, 111
-
-# Plain integers: numpy takes them as they are, an enum's member costs a conversion.
-ESTABLISHED, SYN_SENT, SYN_RECV = (
-    int(TcpState[n]) for n in ("ESTABLISHED", "SYN_SENT", "SYN_RECV")
-)
-FIN_WAIT1, FIN_WAIT2, CLOSING = (int(TcpState[n]) for n in ("FIN_WAIT1", "FIN_WAIT2", "CLOSING"))
-CLOSE_WAIT, LAST_ACK = int(TcpState.CLOSE_WAIT), int(TcpState.LAST_ACK)
-RECEIVED, AFTER_CLOSE = int(RstFlag.RECEIVED), int(RstFlag.SENT_AFTER_CLOSE)
-ACTIVE, REPLY, HAS_REASON = (
-    int(RstFlag.SENT_ACTIVE),
-    int(RstFlag.SENT_REPLY),
-    int(RstFlag.HAS_REASON),
-)
-DEAD, DONE = int(SkFlag.DEAD), int(SkFlag.DONE)
-KEEPOPEN, LINGER = int(SkFlag.KEEPOPEN), int(SkFlag.LINGER)
+ECONNABORTED, ETIMEDOUT, ECONNREFUSED = 103, 110, 111
+ESTABLISHED, CLOSE_WAIT = int(TcpState.ESTABLISHED), int(TcpState.CLOSE_WAIT)
+SYN_SENT, SYN_RECV = int(TcpState.SYN_SENT), int(TcpState.SYN_RECV)
+HAS_REASON = int(RstFlag.HAS_REASON)
 FILE_NONE, FILE_ALIVE = int(FileRef.NONE), int(FileRef.ALIVE)
-CLOSE_OWNED, MPTCP_SUBFLOW = int(ConnFlag.CLOSE_OWNED), int(ConnFlag.MPTCP_SUBFLOW)
+MPTCP_SUBFLOW = int(ConnFlag.MPTCP_SUBFLOW)
 
 UNDECIDED = Reason.NOT_A_CLOSE
 """What a group of rules says of a row that none of them fits."""
-RCV_SHUTDOWN, BOTH_DIRECTIONS = 1, 3
-"""RCV_SHUTDOWN and SHUTDOWN_MASK of include/net/sock.h."""
-
-
-def _states(*states: int) -> Mask:
-    # A table to be indexed by state.
-    table = np.zeros(256, np.bool_)
-    table[list(states)] = True
-    return table
-
-
-FIN_QUEUED = _states(FIN_WAIT1, FIN_WAIT2, CLOSING, LAST_ACK)
-ACCEPTABLE = _states(ESTABLISHED, CLOSE_WAIT)
+BOTH_DIRECTIONS = 3
+"""SHUTDOWN_MASK of include/net/sock.h."""
+ACCEPTABLE = states(ESTABLISHED, CLOSE_WAIT)
 """States of a child that waits to be accepted."""
 
 REASONS_BY_KERNEL_NAME = {
@@ -80,44 +59,6 @@ def kernel_reasons(host: HostFacts) -> npt.NDArray[np.uint8]:
             if name.endswith(suffix) and 0 <= value < len(table):
                 table[value] = reason
     return table
-
-
-class Ending:
-    """The evidence of every row that several rules look at, as masks."""
-
-    def __init__(self, rows: Rows) -> None:
-        rst = rows.column("rst_flags")
-        flags = rows.column("sk_flags")
-        self.old = rows.column("old_state")
-        self.err = rows.column("sk_err")
-        self.received: Mask = (rst & RECEIVED) != 0
-        self.after_close: Mask = (rst & AFTER_CLOSE) != 0
-        self.active: Mask = (rst & ACTIVE) != 0
-        # A RST that answered a bad ACK in SYN_SENT ended nothing.
-        answered = (rst & REPLY) != 0
-        self.reply: Mask = answered & self.after_close & ~self.active
-        self.dead: Mask = (flags & DEAD) != 0
-        self.done: Mask = (flags & DONE) != 0
-        self.keepopen: Mask = (flags & KEEPOPEN) != 0
-        self.owned = rows.has("flags", CLOSE_OWNED)
-        self.file = rows.column("close_actor_file_ref")
-        self.unacked: Mask = rows.counts("at_close", "unacked") != 0
-        self.unsent: Mask = rows.counts("at_close", "unsent") != 0
-        self.user_timeout: Mask = rows.column("user_timeout_ms") != 0
-        self.reset_errno: Mask = (self.err == ECONNRESET) | (self.err == EPIPE)
-        self.lingers_not: Mask = ((flags & LINGER) != 0) & (rows.column("lingertime_jiffies") == 0)
-        self.fin_wait2: Mask = self.old == FIN_WAIT2
-        self.no_mini_socket: Mask = rows.column("tw_substate") == TW_NONE
-        # An orphan takes no data. The report of its answer, a RST, may be lost on
-        # the way; the data itself is counted.
-        shut = (rows.column("sk_shutdown") & RCV_SHUTDOWN) != 0
-        self.deaf: Mask = self.dead & shut & FIN_QUEUED[self.old]
-        came = since(rows, "at_fin_sent", "at_close", "data_segs_in") != 0
-        taken = since(rows, "at_fin_sent", "at_close", "rcv_nxt") > 1
-        fin_seen = rows.column("fin_sent_ns") != 0
-        self.data_refused: Mask = self.deaf & fin_seen & came & ~taken
-        self.data_perhaps_refused: Mask = self.deaf & ((came & taken) | ~fin_seen)
-        self.linger2_negative: Mask = self.fin_wait2 & (rows.column("linger2") < 0)
 
 
 def abortive(rows: Rows, host: HostFacts) -> Reasons:

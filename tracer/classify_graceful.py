@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from tracer.tcp import ConnFlag, SkFlag, TcpState
 from tracer.verdict import Reason
 
 if TYPE_CHECKING:
@@ -20,14 +19,8 @@ if TYPE_CHECKING:
 
 Reasons = npt.NDArray[np.uint8]
 
-FIN_ACKED_OWNED = int(ConnFlag.FIN_ACKED_OWNED)
-DONE = int(SkFlag.DONE)
-FIN_WAIT1_SEEN = 1 << TcpState.FIN_WAIT1
-
 PURE_ACK = np.uint8(Reason.PURE_ACK)
 PURE_OR_DATA = np.uint8(Reason.PURE_OR_DATA)
-PEER_PURE_OR_DATA = np.uint8(Reason.PEER_PURE_OR_DATA)
-CONTRADICTION = np.uint8(Reason.CONTRADICTION)
 
 SHORTEST_PROBE_NS = 200_000_000
 """TCP_RTO_MIN (HZ/5): no zero-window probe follows data sooner (tcp_probe0_base)."""
@@ -200,78 +193,5 @@ def closing(rows: Rows) -> Reasons:
         (
             rows.column("fin_received_ns") == 0,
             rows.counts("at_halfway", "unsent") != 0,
-        ),
-    )
-
-
-_ACTIVE = codes(
-    Reason.FIN_ACK_UNSEEN,
-    Reason.ACTIVE_COUNTERS,
-    Reason.PEER_FIN_CARRIED_ACK,
-    Reason.ONE_SKB,
-    Reason.PEER_PURE_OR_DATA,
-    Reason.PEER_PURE_ACK,
-    Reason.PEER_DATA_CARRIED_ACK,
-    Reason.PEER_PURE_OR_DATA,
-)
-
-
-def active(rows: Rows) -> Reasons:
-    """Judge FIN_WAIT2->CLOSE, on the peer's FIN or handed to a mini-socket.
-
-    tcp_clock_cache is refreshed once per skb that tcp_rcv_state_process() sees:
-    equal clocks mean that one skb acknowledged our FIN and carried the peer's.
-    One skb may still be two segments, coalesced in the socket's backlog or by GRO.
-    """
-    segments = since(rows, "at_fin_sent", "at_halfway", "segs_in")
-    data = since(rows, "at_fin_sent", "at_halfway", "data_segs_in")
-    acked_seen = rows.column("fin_acked_ns") != 0
-    sent_seen = rows.column("fin_sent_ns") != 0
-    one_skb = rows.has("sk_flags", DONE) & (rows.column("fin_acked_ns") == rows.column("closed_ns"))
-    # GRO joins only segments with payload, so outside the backlog a skb without
-    # payload was one segment.
-    one_segment = (segments == 1) | ((data == 0) & ~rows.has("flags", FIN_ACKED_OWNED))
-    reasons = select(
-        _ACTIVE,
-        (
-            ~acked_seen,
-            sent_seen & ((segments == 0) | (data > segments)),
-            one_skb & sent_seen & one_segment,
-            one_skb,
-            ~sent_seen,
-            data == 0,
-            data == segments,
-        ),
-    )
-    untold = (reasons == PEER_PURE_OR_DATA) & sent_seen
-    if untold.any():
-        reasons[untold] = _mixed_arrivals(rows.only(untold))
-    unseen = ~acked_seen & rows.has("states_seen", FIN_WAIT1_SEEN)
-    reasons[unseen] = CONTRADICTION
-    return reasons
-
-
-_MIXED = codes(
-    Reason.PEER_PURE_ACK,
-    Reason.PEER_DATA_CARRIED_ACK,
-    Reason.PEER_PURE_OR_DATA,
-)
-
-
-def _mixed_arrivals(rows: Rows) -> Reasons:
-    # Segments with and without payload came between our FIN and its ACK.
-    # tcp_rcv_state_process() takes the ACK before it queues the segment's data:
-    # at_halfway.rcv_nxt does not count the acknowledging segment's own bytes.
-    fin = rows.has("sk_flags", DONE).astype(np.uint32)
-    before = since(rows, "at_fin_sent", "at_halfway", "rcv_nxt")
-    after = since(rows, "at_halfway", "at_close", "rcv_nxt") - fin
-    no_more_data = since(rows, "at_halfway", "at_close", "data_segs_in") == 0
-    # The backlog runs behind its counters and joins a segment with the next.
-    in_step = ~rows.has("flags", FIN_ACKED_OWNED)
-    return select(
-        _MIXED,
-        (
-            (after == 0) & (before > 0),
-            in_step & (after > 0) & (no_more_data | (before == 0)),
         ),
     )

@@ -71,6 +71,8 @@ class Reason(IntEnum):
     FIN_ACK_UNSEEN = 34
     ONE_SKB = 35
     ACTIVE_COUNTERS = 36
+    FIN_ACK_MISSED = 37
+    PEER_FIN_OUT_OF_ORDER = 38
     # simultaneous
     FINS_CROSSED = 40
     CLOSING_UNSEEN = 41
@@ -174,6 +176,8 @@ RULES: dict[Reason, Rule] = {
     Reason.FIN_ACK_UNSEEN: Rule(Kind.ACTIVE, _FOUR),
     Reason.ONE_SKB: Rule(Kind.ACTIVE, _NO),
     Reason.ACTIVE_COUNTERS: Rule(Kind.ACTIVE, _NO),
+    Reason.FIN_ACK_MISSED: Rule(Kind.ACTIVE, _NO),
+    Reason.PEER_FIN_OUT_OF_ORDER: Rule(Kind.ACTIVE, _NO),
     Reason.FINS_CROSSED: Rule(Kind.SIMULTANEOUS, Handshake.SIMULTANEOUS, FinAck.PURE),
     Reason.CLOSING_UNSEEN: Rule(Kind.SIMULTANEOUS, _NO),
     Reason.UNREAD_DATA: _ended(Kind.ABORT, Cause.UNREAD_DATA, Actor.CLOSER),

@@ -77,8 +77,8 @@ def _pure_or_data(f: Facts) -> str:
 
 def _fin_arrival_unseen(f: Facts) -> str:
     return (
-        f"four segments: the peer's FIN had been acknowledged before {who(f)}; it came before "
-        "the tracer, so what carried the ACK is not known"
+        f"four segments: the peer's FIN had been acknowledged before {who(f)}; it came unseen "
+        "by the tracer, so what carried the ACK is not known"
     )
 
 
@@ -107,7 +107,7 @@ def _extra_segments(f: Facts) -> str:
 
 def _last_ack_unseen(_: Facts) -> str:
     return (
-        "the peer closed first and then our side; both before the tracer, "
+        "the peer closed first and then our side; both unseen by the tracer, "
         "so how the FINs were acknowledged is not known"
     )
 
@@ -187,6 +187,20 @@ def _active_counters(f: Facts) -> str:
     )
 
 
+def _fin_ack_missed(f: Facts) -> str:
+    return (
+        f"{who(f)} first; the moment our FIN was acknowledged was missed, so three or four "
+        f"segments cannot be told{_time_wait(f)}"
+    )
+
+
+def _peer_fin_out_of_order(f: Facts) -> str:
+    return (
+        f"{who(f)} first; segments came out of order after that, so whether the peer's FIN brought "
+        f"the ACK of ours cannot be told{_time_wait(f)}"
+    )
+
+
 def _fins_crossed(f: Facts) -> str:
     return (
         f"both sides closed at once: {who(f)}, and the peer's FIN came before it had seen ours"
@@ -222,6 +236,8 @@ GRACEFUL: dict[Reason, Sentence] = {
     Reason.FIN_ACK_UNSEEN: _fin_ack_unseen,
     Reason.ONE_SKB: _one_skb,
     Reason.ACTIVE_COUNTERS: _active_counters,
+    Reason.FIN_ACK_MISSED: _fin_ack_missed,
+    Reason.PEER_FIN_OUT_OF_ORDER: _peer_fin_out_of_order,
     Reason.FINS_CROSSED: _fins_crossed,
     Reason.CLOSING_UNSEEN: _closing_unseen,
 }

@@ -80,7 +80,7 @@ CLOSE_DTYPE = np.dtype(
         ("sk_err", _U16),
         ("lport", _U16),
         ("rport", _U16),
-        ("pad", _U16),
+        ("out_of_order", _U16),
         ("linger2", _INT),
         ("lingertime_jiffies", _U32),
         ("user_timeout_ms", _U32),

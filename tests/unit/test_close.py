@@ -322,6 +322,6 @@ def test_noise_makes_lines() -> None:
 
 
 def test_gap_still_shows_what_is_known() -> None:
-    close = b.close_of(b.active(flags=ConnFlag.GAP | ConnFlag.OPENED_ACTIVE))
+    close = b.close_of(b.record(flags=ConnFlag.GAP | ConnFlag.OPENED_ACTIVE))
     assert (close.kind, close.handshake, close.cause) == ("unknown", None, "unknown")
     assert close.lifetime_us == 1_001_000

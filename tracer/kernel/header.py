@@ -43,6 +43,7 @@ MEMBERS: dict[str, dict[str, str]] = {
         "data_segs_in": "data_segs_in",
         "data_segs_out": "data_segs_out",
         "total_retrans": "total_retrans",
+        "rcv_ooopack": "rcv_ooopack",
         "bytes_sent": "bytes_sent",
         "bytes_retrans": "bytes_retrans",
         "bytes_received": "bytes_received",
