@@ -14,7 +14,7 @@ PYTEST = $(SUDO) env FOURWAVE_KERNEL_TESTS=$(FOURWAVE_KERNEL_TESTS) \
 	$(BIN)/python -m pytest -p no:cacheprovider
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint fmt type unit kernel docs bench clean setup setup-test setup-bench
+.PHONY: help run test lint fmt type unit kernel random docs bench clean setup setup-test setup-bench
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ unit: setup-test  ## Tests that need neither root nor BPF
 
 kernel: setup-test  ## Tests on the running kernel (root)
 	@$(PYTEST) tests/kernel $(ARGS)
+
+random: setup-test  ## Random teardowns, records against packets (root; SEED=1 N=10000)
+	@$(SUDO) $(BIN)/python -m tests.truth.random_main --seed $(or $(SEED),1) --count $(or $(N),10000) $(ARGS)
 
 docs: setup-test  ## Write docs/metrics.md again from the declarations
 	@$(AS_USER) $(BIN)/python -m tracer.outputs.metrics_page > docs/metrics.md

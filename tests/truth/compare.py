@@ -73,7 +73,7 @@ class Report:
         for title, cases in (("DISAGREED", self.disagreed), ("UNDECIDED", self.undecided)):
             for truth, record, fields in cases[:limit]:
                 parts.append(f"--- {title}: {', '.join(fields)}")
-                parts.append(_two_columns(packet_lines(truth), record_lines(record)))
+                parts.append(case_lines(truth, record))
         for truth in self.missing[:limit]:
             parts += ["--- MISSING: no record", *packet_lines(truth)]
         for record in self.extra[:limit]:
@@ -96,6 +96,11 @@ def record_lines(record: Record) -> list[str]:
     head = "record: {laddr}:{lport} -> {raddr}:{rport} netns {netns}".format(**record)
     lines = [f"  {name} = {record.get(name)}" for name in SHOWN]
     return [head, *lines, f"  why: {record.get('why')}"]
+
+
+def case_lines(truth: Truth, record: Record) -> str:
+    """Return both views of one end, side by side."""
+    return _two_columns(packet_lines(truth), record_lines(record))
 
 
 def _two_columns(left: list[str], right: list[str]) -> str:

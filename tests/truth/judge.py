@@ -6,16 +6,20 @@ because two packets that crossed have no true order there.
 
 * *First FIN.* If the second end's first FIN acknowledges the first end's FIN, the first end was
   first: it is `active`, the other `passive`. If neither FIN acknowledges the other, they crossed:
-  `simultaneous` on both ends. Only the first copy of a FIN counts.
+  `simultaneous` on both ends. Only the first copy of a FIN counts, unless it was refused (no room
+  for the data before it): then the end that refused it may be `active`.
 * *The ACK of the first FIN* is the first segment of the other end whose acknowledgement covers it.
   It is `fin` if it carries the FIN, `data` if it carries payload and no FIN, else `pure`. A
   captured segment longer than one MSS travels as several, the FIN on the last: `data`.
   `fin` makes the close `three_way`, everything else `four_way`.
-  An ACK that was made before that FIN and came after it was overtaken, as happens between the
-  CPUs of a loopback: four segments left, three told the story. Both are accepted.
+  An ACK that was made before that segment and came after it was overtaken, as happens between
+  the CPUs of a loopback: four segments left, three told the story. Both are accepted.
 * *A RST with ACK* (and a sequence number) was sent by a socket of its own accord: that end is
   `abort`, whatever else it received. After keep-alive probes nobody answered it may be `timeout`.
-* *A RST without ACK* answers a segment. If the sender's socket was still there, that end is
+* *TIME_WAIT* is held by the first end, by both when the FINs crossed. A FIN that waited behind
+  data when the other came leaves a TIME_WAIT, too, and the packets do not show how long it waited.
+* *A RST without ACK* answers a segment, which came before it and before a RST of the peer if
+  nothing came in between. If the sender's socket was still there, that end is
   `abort` (data after close). If its FIN had been acknowledged before the answered segment came,
   its close() may have left a mini-socket behind, which is what answered: the record left earlier
   and says `active`. A capture cannot show which, so both are accepted there.
@@ -32,12 +36,11 @@ An end with no ending is still open as far as packets tell.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from functools import cached_property
-from itertools import pairwise
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from tests.truth.packets import ACK, FIN, RST, SYN, Address, Connection, Segment, Sent
+from tests.truth.ends import End
+from tests.truth.packets import ACK, FIN, RST, SYN, Address, Connection, Segment
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -77,81 +80,10 @@ class Truth:
         """(family, laddr, lport, raddr, rport)."""
         return (self.family, *self.local, *self.remote)
 
-
-class End:
-    """One end's view of a connection: what `me` sent, what `peer` sent."""
-
-    def __init__(self, me: Sent, peer: Sent) -> None:
-        """Both `Sent` belong to one connection."""
-        self.me, self.peer = me, peer
-
-    def start(self, segment: Segment) -> int:
-        """Return the relative number of the first byte of a segment of mine."""
-        return self.me.start(segment)
-
-    def end(self, segment: Segment) -> int:
-        """Return the relative number after the last byte of a segment of mine."""
-        return self.me.end(segment)
-
-    @cached_property
-    def fin(self) -> Segment | None:
-        """The first copy of my FIN."""
-        return next((s for s in self.me.segments if s.flags & FIN), None)
-
-    @cached_property
-    def stream_bytes(self) -> int:
-        """Unique payload bytes I sent."""
-        ends = [self.start(s) + s.payload_bytes for s in self._in_stream() if s.payload_bytes]
-        return max(ends, default=1) - 1
-
-    def _in_stream(self) -> list[Segment]:
-        return [s for s in self.me.segments if not s.flags & (SYN | RST)]
-
-    @cached_property
-    def max_ack(self) -> int:
-        """The highest number of the peer's space that I acknowledged, RST with ACK included."""
-        acks = [self.peer.relative(s.ack) for s in self.me.segments if s.flags & ACK]
-        return max(acks, default=0)
-
-    @cached_property
-    def active_rst(self) -> Segment | None:
-        """The RST my socket sent of its own accord: it has ACK and a place in my stream."""
-        return next((s for s in self._resets() if s.flags & ACK and s.seq), None)
-
-    @cached_property
-    def reply_rst(self) -> Segment | None:
-        """The first RST that answered a segment of the peer."""
-        return next((s for s in self._resets() if not (s.flags & ACK and s.seq)), None)
-
-    def _resets(self) -> list[Segment]:
-        return [s for s in self.me.segments if s.flags & RST]
-
-    def covers(self, ack: Segment, fin: Segment) -> bool:
-        """Tell whether the peer's segment `ack` acknowledges my `fin`."""
-        return bool(ack.flags & ACK) and self.me.relative(ack.ack) >= self.end(fin)
-
-    @cached_property
-    def fin_acker(self) -> Segment | None:
-        """The peer's first segment that acknowledges my FIN, a RST not counted."""
-        fin = self.fin
-        if fin is None:
-            return None
-        living = (s for s in self.peer.segments if not s.flags & RST)
-        return next((s for s in living if self.covers(s, fin)), None)
-
-    @cached_property
-    def repeats_unanswered(self) -> bool:
-        """Whether my last segments before any RST of mine were repeats that nobody answered."""
-        end = self.active_rst.index if self.active_rst is not None else float("inf")
-        heard = max((s.index for s in self.peer.segments if s.index < end), default=-1)
-        lonely = [s for s in self.me.segments if s.index > heard and not s.flags & RST]
-        return any(a.seq == b.seq for a, b in pairwise(lonely)) or self._probing(lonely)
-
-    def _probing(self, lonely: list[Segment]) -> bool:
-        # A keep-alive probe lies one byte before the end of what was acknowledged.
-        acks = [self.me.relative(s.ack) for s in self.peer.segments if s.flags & ACK]
-        acked = max(acks, default=0)
-        return any(not s.payload_bytes and self.start(s) == acked - 1 for s in lonely)
+    def without_time_wait(self) -> Truth:
+        """Return the same, with no opinion on TIME_WAIT."""
+        endings = tuple(replace(ending, time_wait=None) for ending in self.endings)
+        return replace(self, endings=endings)
 
 
 def judge(connection: Connection) -> list[Truth]:
@@ -216,7 +148,7 @@ def _endings(me: End, peer: End, segment_bytes: int) -> list[Ending]:
     if me.active_rst is not None:
         return _aborted(me, graceful)
     if _closed(me, peer):
-        return [graceful]
+        return [graceful, *_refused_fin(me, peer, graceful)]
     if me.reply_rst is not None and not _reset_before(me.reply_rst, me, peer):
         return _answered_with_rst(me.reply_rst, me, peer, graceful)
     if any(_takes(rst, me, peer) for rst in peer.me.segments if rst.flags & RST):
@@ -231,6 +163,23 @@ def _closed(me: End, peer: End) -> bool:
     if me.fin is None or me.fin_acker is None or peer.fin is None:
         return False
     return me.max_ack >= peer.end(peer.fin)
+
+
+def _refused_fin(me: End, peer: End, graceful: Ending) -> list[Ending]:
+    """My socket had no room for the first copy of the peer's FIN, and never knew that they crossed.
+
+    Then it answered that copy without acknowledging it, and took one that acknowledges its own.
+    """
+    if graceful.kind != "simultaneous" or me.fin is None or peer.fin is None:
+        return []
+    taken = next((s for s in peer.fins if me.covers(s, me.fin)), None)
+    if taken is None or not any(
+        peer.fin.index < s.index < taken.index and not peer.covers(s, peer.fin)
+        for s in me.me.segments
+    ):
+        return []
+    shakes = frozenset({"four_way", "three_way", None})
+    return [Ending("active", shakes, frozenset({"pure", "data", "fin", None}), time_wait=True)]
 
 
 def _aborted(me: End, graceful: Ending) -> list[Ending]:
@@ -249,12 +198,17 @@ def _lenient(graceful: Ending) -> frozenset[str | None]:
 
 
 def _reset_before(reply: Segment, me: End, peer: End) -> bool:
-    """Tell whether a RST had ended my socket before it could have answered anything."""
+    """Tell whether a RST had ended my socket before the segment came that my RST answers."""
     return any(
-        rst.index < reply.index and _takes(rst, me, peer)
+        rst.index < reply.index and _takes(rst, me, peer) and _came_between(rst, reply, peer)
         for rst in peer.me.segments
         if rst.flags & RST
     )
+
+
+def _came_between(rst: Segment, reply: Segment, peer: End) -> bool:
+    # A RST is never answered: without another segment after it, the answer is to one before.
+    return any(rst.index < s.index < reply.index for s in peer.me.segments if not s.flags & RST)
 
 
 def _takes(rst: Segment, me: End, peer: End) -> bool:
@@ -296,44 +250,57 @@ def _half_closed(graceful: Ending) -> Ending:
 def _graceful(me: End, peer: End, segment_bytes: int) -> Ending:
     """Return the verdict the FINs alone would give; kind `half` when there are not two."""
     if me.fin is None or peer.fin is None:
-        one = me if me.fin is not None else peer
-        return Ending("half", fin_ack=frozenset({_carrier(one, segment_bytes)}))
+        one, other = (me, peer) if me.fin is not None else (peer, me)
+        return Ending("half", fin_ack=_carriers(one, other, segment_bytes))
     if me.covers(peer.fin, me.fin):
-        kind, first = "active", me
+        kind, first, second = "active", me, peer
     elif peer.covers(me.fin, peer.fin):
-        kind, first = "passive", peer
+        kind, first, second = "passive", peer, me
     else:
         either = frozenset({"pure", "data", None})
         return Ending("simultaneous", frozenset({"simultaneous"}), either, time_wait=True)
-    carrier = _carrier(first, segment_bytes)
-    handshake = "three_way" if carrier == "fin" else "four_way"
-    shakes, carriers = frozenset[str | None]({handshake}), frozenset({carrier})
-    if carrier == "fin" and _overtaken(first, peer if first is me else me):
-        shakes, carriers = shakes | {"four_way"}, carriers | {"pure"}
-    return Ending(kind, shakes, carriers, time_wait=first is me)
+    carriers = _carriers(first, second, segment_bytes)
+    shakes = frozenset("three_way" if carrier == "fin" else "four_way" for carrier in carriers)
+    time_wait = True if first is me else (None if _fin_may_have_waited(me, peer) else False)
+    return Ending(kind, shakes, carriers, time_wait)
 
 
-def _overtaken(first: End, second: End) -> bool:
-    """Tell whether an ACK of the first FIN was made before the second FIN but came after it.
+def _fin_may_have_waited(me: End, peer: End) -> bool:
+    """Tell whether my FIN may have been queued before the peer's came: data or no room held it.
 
-    Its place in the stream is the FIN's own: what is made after a FIN has the place behind it.
+    Then my socket went through CLOSING to TIME_WAIT, although nothing crossed on the wire.
     """
-    fin = second.fin
-    if fin is None or first.fin is None:
-        return False
-    return any(
-        not (s.flags & (SYN | FIN | RST) or s.payload_bytes)
-        and second.start(s) <= second.end(fin) - 1
-        and first.covers(s, first.fin)
-        for s in second.me.segments
-        if s.index > fin.index
-    )
+    assert me.fin is not None
+    assert peer.fin is not None
+    came = peer.fin.index
+    sent = max((me.end(s) for s in me.me.segments if s.index < came), default=1)
+    in_flight = me.me.relative(peer.fin.ack) < sent
+    more = any(s.payload_bytes for s in me.me.segments if s.index > came)
+    no_room = any(s.window == 0 for s in peer.me.segments if not s.flags & RST)
+    return in_flight or more or no_room
 
 
-def _carrier(first: End, segment_bytes: int) -> str | None:
+def _carriers(first: End, second: End, segment_bytes: int) -> frozenset[str | None]:
+    """Return what can have carried the ACK of the first FIN: more than one only if overtaken.
+
+    A segment that came later was made before when its place in the stream is not behind.
+    """
     acker = first.fin_acker
-    if acker is None:
-        return None
+    if acker is None or first.fin is None:
+        return frozenset({None})
+    overtaken = (
+        s
+        for s in second.me.segments
+        if s.index > acker.index
+        and not s.flags & (SYN | FIN | RST)
+        and first.covers(s, first.fin)
+        and second.end(s) <= second.start(acker)
+        and (not s.payload_bytes or second.is_first_copy(s))
+    )
+    return frozenset(_carrier(s, segment_bytes) for s in (acker, *overtaken))
+
+
+def _carrier(acker: Segment, segment_bytes: int) -> str:
     if acker.flags & FIN and acker.payload_bytes <= segment_bytes:
         return "fin"
     return "data" if acker.payload_bytes else "pure"

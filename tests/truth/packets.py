@@ -43,6 +43,8 @@ class Segment:
     flags: int
     payload_bytes: int
     mss_bytes: int | None
+    window: int = 1
+    """As on the wire, not scaled."""
 
     def __str__(self) -> str:
         """One line, tcpdump's letters."""
@@ -83,6 +85,27 @@ def forged(packet: bytes, flags: int, seq_offset: int) -> bytes:
     return bytes(ip)
 
 
+def answer(packet: bytes, flags: int, seq_offset: int = 0) -> bytes:
+    """Return what the receiver of a raw IP packet would send next: `flags`, no options, no data."""
+    ip = _network_layer(packet, dpkt.pcap.DLT_RAW)
+    tcp = ip.data
+    length = len(tcp.data) + bool(tcp.flags & SYN) + bool(tcp.flags & FIN)
+    ip.src, ip.dst = ip.dst, ip.src
+    tcp.sport, tcp.dport = tcp.dport, tcp.sport
+    tcp.seq, tcp.ack = (tcp.ack + seq_offset) % _WHOLE, (tcp.seq + length) % _WHOLE
+    tcp.opts, tcp.off = b"", 5
+    ip.data.data = b""
+    return forged(bytes(_resized(ip)), flags, 0)
+
+
+def _resized(ip: dpkt.Packet) -> dpkt.Packet:
+    if isinstance(ip, dpkt.ip6.IP6):
+        ip.plen = len(ip.data)
+    else:
+        ip.len = ip.hl * 4 + len(ip.data)
+    return ip
+
+
 def _mss(tcp: dpkt.tcp.TCP) -> int | None:
     if not tcp.flags & SYN:
         return None
@@ -111,6 +134,7 @@ def _segment(index: int, time_s: float, packet: dpkt.Packet) -> Segment | None:
         tcp.flags,
         length - tcp.off * 4,
         _mss(tcp),
+        tcp.win,
     )
 
 
@@ -139,8 +163,8 @@ class Sent:
         return (seq - (self.isn or 0) + _HALF) % _WHOLE - _HALF
 
     def start(self, segment: Segment) -> int:
-        """Return the relative number of the segment's first byte."""
-        return self.relative(segment.seq)
+        """Return the relative number of the segment's first byte, behind a SYN if it has one."""
+        return self.relative(segment.seq) + bool(segment.flags & SYN)
 
     def end(self, segment: Segment) -> int:
         """Return the relative number after its last byte, a FIN counting one."""
