@@ -169,19 +169,11 @@ def refused(stage: Stage) -> None:
         target = (opener.target[0], bound.getsockname()[1])
         for _ in range(stage.count):
             client = opener.client()
-            client.bind((source_address(stage), 0))
+            client.bind((stage.client_address, 0))
             stage.note(client, target, ends=1)
             with contextlib.suppress(ConnectionRefusedError):
                 client.connect(target)
             client.close()
-
-
-def source_address(stage: Stage) -> str:
-    """Return the client's own address in the notation of its socket."""
-    flavour = stage.opener.flavour
-    host = stage.opener.net.client.address[flavour.family]
-    mapped = flavour.client_family == socket.AF_INET6 and flavour.family == 4
-    return f"::ffff:{host}" if mapped else host
 
 
 @scenario(first=Expect("attempt_failed"), second=None, wired=True, both_ways=False)

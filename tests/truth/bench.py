@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from tests.truth.capture import capture
@@ -38,6 +38,10 @@ class Run:
     def report(self) -> Report:
         """The comparison of packets and records."""
         return compare(self.truths, self.records)
+
+    def without_time_wait(self) -> Run:
+        """Return the run as judged by packets that cannot show whether TIME_WAIT was made."""
+        return replace(self, truths=[truth.without_time_wait() for truth in self.truths])
 
 
 def capture_sides(net: Net) -> list[tuple[Side, Side]]:

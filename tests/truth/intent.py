@@ -79,5 +79,7 @@ def _differences(record: Record, expect: Expect, timely: bool) -> Iterator[str]:
             yield name
     if expect.cause is not None and record["cause"] != expect.cause:
         yield "cause"
+    if expect.time_wait is not None and record["time_wait"] != expect.time_wait:
+        yield "time_wait"
     if expect.how is not None and (record["closer"] or {}).get("how") != expect.how:
         yield "how"

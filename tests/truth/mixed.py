@@ -7,7 +7,18 @@ import random
 import threading
 from typing import TYPE_CHECKING
 
-from tests.truth import abortive, forged, graceful, process
+from tests.truth import (
+    abortive,
+    backlog,
+    descriptors,
+    forged,
+    graceful,
+    handshakes,
+    process,
+    resets,
+    time_wait,
+    timers,
+)
 from tests.truth.scenario import SCENARIOS
 from tests.truth.sockets import Flavour
 
@@ -17,7 +28,10 @@ if TYPE_CHECKING:
 
 __all__ = ["SCENARIOS", "mixed"]
 # Importing a family of scenarios is what enters it.
-FAMILIES = (graceful, abortive, process, forged)
+FAMILIES = (
+    *(graceful, abortive, process, descriptors),
+    *(forged, backlog, resets, timers, time_wait, handshakes),
+)
 BATCH = 8
 
 

@@ -27,6 +27,8 @@ IP = shutil.which("ip", path="/usr/sbin:/usr/bin:/sbin:/bin") or "ip"
 
 # ESTABLISHED SYN_SENT SYN_RECV FIN_WAIT1 CLOSE_WAIT LAST_ACK CLOSING NEW_SYN_RECV
 BUSY_STATES = frozenset({"01", "02", "03", "04", "08", "09", "0B", "0C"})
+FIN_WAIT2_MINI = "05"
+MINI_TIMER = "03:"
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _serial = itertools.count()
@@ -70,10 +72,11 @@ class Namespace:
         self,
         family: int = socket.AF_INET,
         kind: int = socket.SOCK_STREAM,
+        protocol: int = 0,
     ) -> socket.socket:
         """Return a new socket that lives in this namespace."""
         with self.entered():
-            return socket.socket(family, kind)
+            return socket.socket(family, kind, protocol)
 
     def command(self, *words: str) -> list[str]:
         """Return the argv that runs `words` inside; `ip netns exec` execs, the pid is theirs."""
@@ -84,15 +87,36 @@ class Namespace:
 
         Not counted: LISTEN, TIME_WAIT, and FIN_WAIT2, which may wait for its peer for a minute.
         """
+        return sum(state in BUSY_STATES for state in self._states())
+
+    def waiting_sockets(self) -> int:
+        """Count the mini-sockets in FIN_WAIT2."""
+        return sum(state == FIN_WAIT2_MINI for state in self._states(mini=True))
+
+    def _states(self, *, mini: bool = False) -> list[str]:
+        # A mini-socket shows by the kind of its timer, a full socket never has that one.
         with self.entered():
             tables = [Path("/proc/thread-self/net", name).read_text() for name in ("tcp", "tcp6")]
-        states = [line.split()[3] for table in tables for line in table.splitlines()[1:]]
-        return sum(state in BUSY_STATES for state in states)
+        rows = [line.split() for table in tables for line in table.splitlines()[1:]]
+        return [row[3] for row in rows if not mini or row[5].startswith(MINI_TIMER)]
 
-    def sysctl(self, key: str, value: str) -> None:
-        """Write one net.* sysctl of this namespace (`key` with slashes, below net/)."""
+    def netstat(self) -> dict[str, int]:
+        """Return the TcpExt counters of this namespace."""
         with self.entered():
-            Path("/proc/sys/net", key).write_text(value)
+            lines = Path("/proc/thread-self/net/netstat").read_text().splitlines()
+        names, values = (line.split()[1:] for line in lines if line.startswith("TcpExt:"))
+        return dict(zip(names, map(int, values), strict=True))
+
+    def sysctl(self, key: str, value: str) -> str:
+        """Write one net.* sysctl of this namespace (`key` with slashes, below net/).
+
+        Returns the value it had.
+        """
+        with self.entered():
+            path = Path("/proc/sys/net", key)
+            before = path.read_text()
+            path.write_text(value)
+            return before
 
 
 @contextlib.contextmanager

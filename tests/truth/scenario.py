@@ -9,17 +9,25 @@ other one. Most run both ways round: the client first, and the server first.
 from __future__ import annotations
 
 import contextlib
+import socket
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from tests.truth.sockets import DELAYED_ACK_S, Flavour, Made, Opener, Pair, plain
+from tests.truth.sockets import (
+    DELAYED_ACK_S,
+    TIMEOUT_S,
+    Flavour,
+    Made,
+    Opener,
+    Pair,
+    plain,
+)
 
 if TYPE_CHECKING:
-    import socket
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
-    from tests.truth.netns import Net
+    from tests.truth.netns import Net, Side
     from tests.truth.wire import Direction, Wire
 
 
@@ -32,6 +40,7 @@ class Expect:
     fin_ack: str | None = None
     how: str | None = None
     cause: str | None = None
+    time_wait: bool | None = None
 
 
 class Stage:
@@ -61,6 +70,12 @@ class Stage:
         return self._wire
 
     @property
+    def first_side(self) -> Side:
+        """Where the end lives that acts first."""
+        net = self.opener.net
+        return net.server if self.server_first else net.client
+
+    @property
     def from_first(self) -> Direction:
         """The way across from the end that acts first."""
         return self.wire.to_client if self.server_first else self.wire.to_server
@@ -73,7 +88,7 @@ class Stage:
     def pairs(self) -> list[Pair]:
         """Open and accept `count` connections."""
         for _ in range(self.count):
-            self._pairs.append(self.opener.pair(server_first=self.server_first))
+            self.adopt(self.opener.connect())
         return list(self._pairs)
 
     def talked(self) -> list[Pair]:
@@ -89,6 +104,34 @@ class Stage:
         time.sleep(DELAYED_ACK_S)
         self.wire.drain()
         return pairs
+
+    @contextlib.contextmanager
+    def sysctl(self, key: str, value: int) -> Iterator[None]:
+        """Set net.ipv4.`key` on both ends for a while."""
+        ends = {self.opener.net.client.ns, self.opener.net.server.ns}
+        before = [(ns, ns.sysctl(f"ipv4/{key}", str(value))) for ns in ends]
+        try:
+            yield
+        finally:
+            for ns, old in before:
+                ns.sysctl(f"ipv4/{key}", old)
+
+    def adopt(self, client: socket.socket, listener: socket.socket | None = None) -> Pair:
+        """Accept the connection of a client that was made by hand."""
+        server, peer = (listener or self.opener.listener).accept()
+        server.settimeout(TIMEOUT_S)
+        names = plain(peer), plain(server.getsockname())
+        pair = Pair(client, server, names, self.opener.flavour.family, self.server_first)
+        self._pairs.append(pair)
+        return pair
+
+    @property
+    def client_address(self) -> str:
+        """The client's own address in the notation of its socket."""
+        flavour = self.opener.flavour
+        host = self.opener.net.client.address[flavour.family]
+        mapped = flavour.client_family == socket.AF_INET6 and flavour.family == 4
+        return f"::ffff:{host}" if mapped else host
 
     def note(self, client: socket.socket, remote: tuple[object, ...], *, ends: int) -> None:
         """Account for a connection that nobody accepted."""
@@ -118,6 +161,8 @@ class Scenario:
     wired: bool
     both_ways: bool
     mixable: bool
+    no_time_wait: bool
+    blurred: bool
 
     def expected(self, *, server_first: bool) -> tuple[Expect | None, Expect | None]:
         """Return the expectations for (client, server)."""
@@ -149,13 +194,21 @@ def scenario(
     wired: bool = False,
     both_ways: bool = True,
     mixable: bool = True,
+    no_time_wait: bool = False,
+    blurred: bool = False,
 ) -> Callable[[Callable[[Stage], None]], Callable[[Stage], None]]:
-    """Enter the decorated function in `SCENARIOS` under its own name."""
+    """Enter the decorated function in `SCENARIOS` under its own name.
+
+    `no_time_wait`: where TIME_WAIT is due there is none, which no packet shows. `blurred`: the
+    packets show what the socket cannot know, so that null is right.
+    """
 
     def enter(act: Callable[[Stage], None]) -> Callable[[Stage], None]:
         name = act.__name__
         mix = mixable and not wired
-        SCENARIOS[name] = Scenario(name, act, first, second, wired, both_ways, mix)
+        SCENARIOS[name] = Scenario(
+            *(name, act, first, second, wired, both_ways, mix, no_time_wait, blurred)
+        )
         return act
 
     return enter

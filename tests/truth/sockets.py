@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import enum
 import fcntl
@@ -18,8 +17,6 @@ from typing import TYPE_CHECKING
 from tests.truth.wire import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from tests.truth.netns import Net
 
 TIMEOUT_S = 20.0
@@ -32,7 +29,25 @@ LINGER_ZERO = struct.pack("ii", 1, 0)
 # struct tcp_info: __u32 tcpi_unacked; on a listener, the length of its accept queue.
 TCPI_UNACKED = slice(24, 28)
 
+SIOCOUTQNSD = 0x894B
+
 _libc = ctypes.CDLL(None, use_errno=True)
+
+
+class TcpState(enum.IntEnum):
+    """include/net/tcp_states.h, the states that scenarios wait for."""
+
+    ESTABLISHED = 1
+    SYN_SENT = 2
+    SYN_RECV = 3
+    FIN_WAIT1 = 4
+    FIN_WAIT2 = 5
+    TIME_WAIT = 6
+    CLOSE = 7
+    CLOSE_WAIT = 8
+    LAST_ACK = 9
+    LISTEN = 10
+    CLOSING = 11
 
 
 class Flavour(enum.Enum):
@@ -90,22 +105,22 @@ class Pair:
         self,
         client: socket.socket,
         server: socket.socket,
+        names: tuple[Address, Address],
         family: int,
-        *,
         server_first: bool,
     ) -> None:
-        """Note the addresses while the sockets can still tell."""
+        """`names`: of the client's end and of the server's."""
         self.client, self.server = client, server
         self.first, self.second = (server, client) if server_first else (client, server)
         self._family = family
-        self._addresses = plain(client.getsockname()), plain(client.getpeername())
+        self._names = names
         self._first_close_s = 0.0
         self._timely = True
 
     @property
     def made(self) -> Made:
         """What a judge needs to find this connection."""
-        return Made(self._family, *self._addresses, self._timely)
+        return Made(self._family, *self._names, self._timely)
 
     def exchange(self, size: int = 4) -> None:
         """Send `size` bytes there and back, so that the delayed ACK has its 40 ms."""
@@ -154,9 +169,31 @@ def disconnect(sock: socket.socket) -> None:
         raise OSError(errno, os.strerror(errno))
 
 
+def state(sock: socket.socket) -> TcpState:
+    """Return the TCP state of a socket."""
+    return TcpState(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0])
+
+
+def wait_state(sock: socket.socket, wanted: TcpState) -> None:
+    """Return once the socket is in this state."""
+    wait_until(lambda: state(sock) is wanted, f"{wanted.name}")
+
+
 def readable_bytes(sock: socket.socket) -> int:
     """How many bytes a recv() would find."""
     answer = fcntl.ioctl(sock.fileno(), termios.FIONREAD, bytes(4))
+    return int.from_bytes(answer, "little")
+
+
+def unacked_bytes(sock: socket.socket) -> int:
+    """How many bytes were given to send and are not acknowledged, sent or not."""
+    answer = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4))
+    return int.from_bytes(answer, "little")
+
+
+def unsent_bytes(sock: socket.socket) -> int:
+    """How many bytes wait to be sent for the first time."""
+    answer = fcntl.ioctl(sock.fileno(), SIOCOUTQNSD, bytes(4))
     return int.from_bytes(answer, "little")
 
 
@@ -201,18 +238,3 @@ class Opener:
         client = self.client()
         client.connect(self.target)
         return client
-
-    def pair(self, *, server_first: bool = False) -> Pair:
-        """Open one connection and accept it."""
-        client = self.connect()
-        server, _ = self.listener.accept()
-        server.settimeout(TIMEOUT_S)
-        return Pair(client, server, self.flavour.family, server_first=server_first)
-
-
-@contextlib.contextmanager
-def opener(net: Net, flavour: Flavour) -> Iterator[Opener]:
-    """Make an `Opener` whose listener is closed at the end."""
-    made = Opener(net, flavour)
-    with contextlib.closing(made.listener):
-        yield made

@@ -122,6 +122,12 @@ class Wire:
             if not self._changed.wait_for(condition, DEADLINE_S):
                 raise TimeoutError(f"the wire never saw {what}")
 
+    def discard(self, *ways: Direction) -> None:
+        """Throw away what `ways` (both when none is named) hold."""
+        with self._changed:
+            for way in ways or (self.to_server, self.to_client):
+                way.held.clear()
+
     def drain(self) -> None:
         """Return once the relay has taken everything that both devices had for it."""
         sources = [way.source for way in (self.to_server, self.to_client)]

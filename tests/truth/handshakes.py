@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Connections that began in an unusual way, and how they end."""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.truth.packets import SYN
+from tests.truth.scenario import Expect, Stage, scenario
+from tests.truth.sockets import BACKLOG, TIMEOUT_S, Pair, read_eof, read_exactly
+from tests.truth.wire import Mode
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+IPPROTO_MPTCP = 262
+# Clients send data without a cookie (4), servers take it (0x200): net.ipv4.tcp_fastopen.
+FAST_OPEN_WITHOUT_COOKIE = 0x1 | 0x2 | 0x4 | 0x200
+EARLY = b"early"
+
+
+def close_both(pairs: list[Pair]) -> None:
+    """The first end closes, the second one at once."""
+    for pair in pairs:
+        pair.start_clock()
+        pair.first.close()
+        read_eof(pair.second)
+        pair.second.close()
+        pair.stop_clock()
+
+
+@scenario(
+    first=Expect("active", "three_way", "fin", "close"),
+    second=Expect("passive", "three_way", "fin", "close"),
+    mixable=False,
+)
+def syn_cookies(stage: Stage) -> None:
+    """The server kept nothing of the SYN: net.ipv4.tcp_syncookies 2."""
+    with stage.sysctl("tcp_syncookies", 2):
+        pairs = stage.talked()
+    close_both(pairs)
+
+
+@scenario(
+    first=Expect("active", "three_way", "fin", "close"),
+    second=Expect("passive", "three_way", "fin", "close"),
+    mixable=False,
+)
+def fast_open(stage: Stage) -> None:
+    """Data in the SYN, and an orderly close."""
+    with stage.sysctl("tcp_fastopen", FAST_OPEN_WITHOUT_COOKIE):
+        pairs = list(fast_pairs(stage))
+    for pair in pairs:
+        read_exactly(pair.server, len(EARLY))
+        pair.exchange()
+    close_both(pairs)
+
+
+def fast_pairs(stage: Stage) -> Iterator[Pair]:
+    """Yield connections whose SYN carried data."""
+    opener = stage.opener
+    opener.listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_FASTOPEN, BACKLOG)
+    for _ in range(stage.count):
+        client = opener.client()
+        client.sendto(EARLY, socket.MSG_FASTOPEN, opener.target)
+        yield stage.adopt(client)
+
+
+@scenario(
+    first=Expect("passive", how="close"),
+    second=Expect("active", how="close"),
+    wired=True,
+    both_ways=False,
+)
+def closed_in_syn_recv(stage: Stage) -> None:
+    """TCP Fast Open: the server reads, answers and closes before the handshake is complete."""
+    wire = stage.wire
+    wire.set_mode(Mode.HOLD, wire.to_client)
+    with stage.sysctl("tcp_fastopen", FAST_OPEN_WITHOUT_COOKIE):
+        pairs = list(fast_pairs(stage))
+        for pair in pairs:
+            read_exactly(pair.server, len(EARLY))
+            pair.server.sendall(b"answer")
+            pair.server.close()
+    wire.set_mode(Mode.PASS)
+    for pair in pairs:
+        read_eof(pair.client)
+        pair.client.close()
+
+
+@scenario(
+    first=Expect("active", None, None, "close"),
+    second=Expect("passive", None, None, "close"),
+    wired=True,
+    both_ways=False,
+)
+def fin_completes_the_handshake(stage: Stage) -> None:
+    """The last ACK of the handshake is lost: the FIN is what the server hears next."""
+    wire, opener = stage.wire, stage.opener
+    wire.set_mode(Mode.HOLD, wire.to_client)
+    clients = [opener.client() for _ in range(stage.count)]
+    for client in clients:
+        client.setblocking(False)
+        client.connect_ex(opener.target)
+    wire.wait_held(wire.to_client, SYN, stage.count)
+    wire.set_mode(Mode.DROP, wire.to_server)
+    lost = wire.to_server.dropped
+    wire.set_mode(Mode.PASS, wire.to_client)
+    wire.wait_dropped(wire.to_server, lost + stage.count)
+    wire.set_mode(Mode.PASS)
+    pairs = []
+    for client in clients:
+        client.close()
+        pairs.append(stage.adopt(client))
+    for pair in pairs:
+        read_eof(pair.server)
+        pair.server.close()
+
+
+@scenario(first=Expect("active"), second=Expect("passive"), mixable=False)
+def multipath(stage: Stage) -> None:
+    """MPTCP: what closes is a subflow, and a kernel worker closes it."""
+    opener = stage.opener
+    server_net, client_net = opener.net.server, opener.net.client
+    try:
+        listener = server_net.ns.socket(opener.flavour.server_family, protocol=IPPROTO_MPTCP)
+    except OSError as error:
+        pytest.skip(f"this kernel makes no MPTCP sockets: {error}")
+    with listener:
+        listener.settimeout(TIMEOUT_S)
+        listener.bind((opener.listener.getsockname()[0], 0))
+        listener.listen(BACKLOG)
+        target = (opener.target[0], listener.getsockname()[1])
+        pairs = []
+        for _ in range(stage.count):
+            client = client_net.ns.socket(opener.flavour.client_family, protocol=IPPROTO_MPTCP)
+            client.settimeout(TIMEOUT_S)
+            client.connect(target)
+            pair = stage.adopt(client, listener)
+            pair.exchange()
+            pairs.append(pair)
+        for pair in pairs:
+            pair.first.close()
+            read_eof(pair.second)
+            pair.second.close()
