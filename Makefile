@@ -14,7 +14,7 @@ PYTEST = $(SUDO) env FOURWAVE_KERNEL_TESTS=$(FOURWAVE_KERNEL_TESTS) \
 	$(BIN)/python -m pytest -p no:cacheprovider
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint fmt type unit kernel random docs bench clean setup setup-test setup-bench
+.PHONY: help run test lint fmt type unit kernel random golden docs bench clean setup setup-test setup-bench
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ kernel: setup-test  ## Tests on the running kernel (root)
 
 random: setup-test  ## Random teardowns, records against packets (root; SEED=1 N=10000)
 	@$(SUDO) $(BIN)/python -m tests.truth.random_main --seed $(or $(SEED),1) --count $(or $(N),10000) $(ARGS)
+
+golden: setup-test  ## Make the golden recordings again (root; ARGS=--judge-only: what they are read as)
+	@$(SUDO) $(BIN)/python -m tests.golden.make $(ARGS)
 
 docs: setup-test  ## Write docs/metrics.md again from the declarations
 	@$(AS_USER) $(BIN)/python -m tracer.outputs.metrics_page > docs/metrics.md
