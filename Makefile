@@ -14,10 +14,11 @@ PYTEST = $(SUDO) env FOURWAVE_KERNEL_TESTS=$(FOURWAVE_KERNEL_TESTS) \
 	$(BIN)/python -m pytest -p no:cacheprovider
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint fmt type unit kernel random golden docs bench clean setup setup-test setup-bench
+.PHONY: help run test lint fmt type unit kernel random golden docs bench bench-census clean \
+	setup setup-test setup-bench
 
 help:  ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: setup  ## Install what is missing, then watch this host's closes (ARGS="--json -w")
 	@$(SUDO) $(BIN)/fourwave watch $(ARGS)
@@ -55,6 +56,9 @@ docs: setup-test  ## Write docs/metrics.md again from the declarations
 
 bench: setup-bench  ## What tracing costs here, beside bcc's tools and bpftrace (root, minutes)
 	@$(SUDO) $(BIN)/python tests/bench/run.py $(ARGS)
+
+bench-census: setup-bench  ## What a census costs here, beside ss (root, a minute)
+	@$(SUDO) $(BIN)/python tests/bench/census.py $(ARGS)
 
 setup:
 	@packaging/prepare run

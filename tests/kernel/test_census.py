@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from tests.bench import load
 from tests.conftest import skip_or_fail
 from tests.truth.netns import ip, namespace
 from tests.truth.standing import SERVICE_PORT, proc_net_tcp, sockstat, ss, standing
@@ -344,3 +345,26 @@ def test_families(source: CensusSource, family: int) -> None:
         for row in both:
             assert (row["laddr"].tobytes(), row["raddr"].tobytes()) == (wanted, wanted)
             assert row["family"] == (4 if family == socket.AF_INET else 6)
+
+
+@pytest.mark.slow
+def test_two_hundred_thousand_in_time_wait(source: CensusSource) -> None:
+    """Every one is counted, by destination and remaining time, and none becomes an object."""
+    load.build()
+    with namespace("many") as ns:
+        ns.sysctl("ipv4/tcp_max_tw_buckets", "1000000")
+        ns.sysctl("ipv4/ip_local_port_range", "1024 65000")
+        wished = ["--host-netns", "--connections=200000", "--order=client", "--addresses=8"]
+        command = ns.command(str(load.PROGRAM), *wished)
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, timeout=120)
+        before = sockstat(ns)["tw"]
+        batch = source.take({ns.inum}, owners=False)
+        after = sockstat(ns)["tw"]
+        census = decode_census(batch.data)
+        total = int(census.states["count"][census.states["state"] == TcpState.TIME_WAIT].sum())
+        assert after <= total <= before
+        assert before > 100_000
+        assert census.ports["time_wait"].sum() + census.ports["fin_wait2"].sum() == total
+        assert (census.ports["remaining"].sum(axis=1) == census.ports["time_wait"]).all()
+        assert census.truncated == {}
+        assert len(batch.data) < 100_000

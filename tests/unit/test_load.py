@@ -20,7 +20,7 @@ import pytest
 
 from tests.data.btf.blobs import BLOBS
 from tests.data.btf.make import TRACEPOINTS
-from tracer.kernel import bpf, handoff, load
+from tracer.kernel import bpf, handoff, load, load_census
 from tracer.kernel.btf import Btf
 from tracer.kernel.load import PROGRAMS, StageError, with_constant
 
@@ -400,3 +400,78 @@ def test_kallsyms_is_short_for_the_loader_alone(user: list[str]) -> None:
     shown = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd="/")
     assert (int(shown.stdout) == 1) is not bool(user)
     assert len(Path("/proc/kallsyms").read_text().splitlines()) > 1000
+
+
+# The census
+
+
+CENSUS_OPTIONS: Final = {**OPTIONS, "hz": 250, "states_max": 64, "ports_max": 128}
+ITERATORS: Final = ("bpf_iter_tcp", "bpf_iter_task_file")
+
+
+class FakeMaps(FakeBpf):
+    """With maps, too."""
+
+    def __getitem__(self, name: str) -> Any:
+        """Return a map whose descriptor is the length of its name."""
+        table = ModuleType(name)
+        table.map_fd = len(name)  # type: ignore[attr-defined]
+        return table
+
+
+def running_kernel() -> Btf:
+    if not Path("/sys/kernel/btf/vmlinux").exists():
+        pytest.skip("this kernel has no BTF")
+    return Btf()
+
+
+def test_iterators_are_loaded_and_linked(monkeypatch: pytest.MonkeyPatch) -> None:
+    btf, loaded = running_kernel(), []
+    monkeypatch.delenv("BCC_KERNEL_SOURCE", raising=False)
+    monkeypatch.setattr(
+        load.bpf,
+        "load_iterator",
+        lambda name, _code, btf_id: loaded.append((name, btf_id)) or 100 + len(loaded),
+    )
+    monkeypatch.setattr(load.bpf, "link_iterator", lambda fd: fd + 100)
+    manifest, fds = load.load_iterators(fake_bcc(FakeMaps), btf, CENSUS_OPTIONS)
+    assert manifest == {"census": "iterator"}
+    ids = [btf.find(name, load.KIND_FUNC) for name in ITERATORS]
+    assert loaded == [("sockets", ids[0]), ("files", ids[1])]
+    assert fds["census:iter:sockets"] == fds["census:prog:sockets"] + 100
+    assert {name for name in fds if ":map:" in name} == {
+        f"census:map:{name}" for name in load_census.MAPS
+    }
+
+
+def test_a_kernel_without_iterators_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cut-down types of the tests have none; sock_diag takes over, and knows why."""
+    monkeypatch.delenv("BCC_KERNEL_SOURCE", raising=False)
+    manifest, fds = load.load_iterators(fake_bcc(FakeMaps), blob("6.12-amd64"), CENSUS_OPTIONS)
+    assert fds == {}
+    assert manifest["census"]["stage"] == "btf"
+
+
+def test_a_refused_iterator_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> int:
+        raise bpf.LoadError(errno.EPERM, "load sockets")
+
+    monkeypatch.delenv("BCC_KERNEL_SOURCE", raising=False)
+    monkeypatch.setattr(load.bpf, "load_iterator", refuse)
+    manifest, fds = load.load_iterators(fake_bcc(FakeMaps), running_kernel(), CENSUS_OPTIONS)
+    assert fds == {}
+    assert manifest["census"]["errno"] == errno.EPERM
+
+
+def test_sets_are_loaded_as_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(load, "check_privilege", lambda: None)
+    monkeypatch.setattr(load, "import_bcc", lambda: fake_bcc(FakeBpf))
+    monkeypatch.setattr(load, "read_btf", lambda: None)
+    answers = {name: ({name: 1}, {f"{name}:fd": 7}) for name in load.SETS}
+    for name in load.SETS:
+        monkeypatch.setitem(load.SETS, name, lambda *_, name=name: answers[name])
+    manifest, fds = load.load({**OPTIONS, "sets": ["census"]})
+    assert manifest["census"] == 1
+    assert set(fds) == {"census:fd"}
+    assert "teardown" not in manifest
+    assert set(load.load({**OPTIONS, "sets": list(load.SETS)})[1]) == {"teardown:fd", "census:fd"}
