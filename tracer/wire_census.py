@@ -36,7 +36,7 @@ _PREFIX: Final = struct.Struct("<II")
 _U64_MAX: Final = (1 << 64) - 1
 
 
-def decode_census(data: bytes) -> Census:
+def decode_census(data: bytes | memoryview) -> Census:
     """Return the census in `data`; its arrays are views of it. Raises WireError."""
     header, start = _header(data)
     try:
@@ -56,7 +56,7 @@ def decode_census(data: bytes) -> Census:
         raise WireError(f"a census that makes no sense: {error!r:.200}") from error
 
 
-def _header(data: bytes) -> tuple[dict[str, Any], int]:
+def _header(data: bytes | memoryview) -> tuple[dict[str, Any], int]:
     if len(data) < _PREFIX.size:
         raise WireError(f"{len(data)} bytes are no census")
     version, length = _PREFIX.unpack_from(data)
@@ -66,12 +66,12 @@ def _header(data: bytes) -> tuple[dict[str, Any], int]:
     if length > HEADER_MAX_BYTES or end > len(data):
         raise WireError(f"a census whose header of {length} bytes is not all there")
     try:
-        return _object(json.loads(data[_PREFIX.size : end])), end
+        return _object(json.loads(bytes(data[_PREFIX.size : end]))), end
     except (ValueError, TypeError, RecursionError) as error:
         raise WireError("a census whose header is not a JSON object") from error
 
 
-def _arrays(data: bytes, at: int, shapes: dict[str, Any]) -> dict[str, Rows]:
+def _arrays(data: bytes | memoryview, at: int, shapes: dict[str, Any]) -> dict[str, Rows]:
     arrays = {}
     for name, dtype in ARRAYS.items():
         size, rows = shapes[name]
