@@ -15,6 +15,7 @@ from tests.data.btf.blobs import BLOBS
 from tracer.kernel import header
 from tracer.kernel.btf import Btf, BtfError, Member
 from tracer.kernel.header import MEMBERS, kernel_types
+from tracer.kernel.load_census import CENSUS_MEMBERS
 from tracer.kernel.source_text import _TYPES_H
 
 if TYPE_CHECKING:
@@ -26,6 +27,9 @@ CFLAGS: Final = ("-std=gnu11", "-Wall", "-Werror", "-Wno-builtin-declaration-mis
 
 needs_cc = pytest.mark.skipif(CC is None, reason="no C compiler: install gcc or clang")
 every_kernel = pytest.mark.parametrize("kernel", BLOBS)
+both_tables = pytest.mark.parametrize("table", [MEMBERS, CENSUS_MEMBERS], ids=["closes", "census"])
+
+Table = dict[str, dict[str, str]]
 
 # Prints "struct field offset_bits size_bits" for each field: of a bitfield by filling it.
 PROBE: Final = """
@@ -49,11 +53,11 @@ int printf(const char *format, ...);
 """
 
 
-def expected(btf: Btf) -> dict[tuple[str, str], Member]:
+def expected(btf: Btf, table: Table = MEMBERS) -> dict[tuple[str, str], Member]:
     """Return what this kernel has of the table, optional members that are absent left out."""
     found = {
         (name, field): btf.member(name, path.rstrip("?"))
-        for name, members in MEMBERS.items()
+        for name, members in table.items()
         for field, path in members.items()
     }
     return {key: member for key, member in found.items() if member is not None}
@@ -100,20 +104,24 @@ class Stub:
 
 @needs_cc
 @every_kernel
-def test_the_header_compiles(kernel: str) -> None:
-    compile_c(_TYPES_H + kernel_types(Btf(str(BLOBS[kernel]))), "-fsyntax-only")
+@both_tables
+def test_the_header_compiles(kernel: str, table: Table) -> None:
+    compile_c(_TYPES_H + kernel_types(Btf(str(BLOBS[kernel])), table), "-fsyntax-only")
 
 
 @needs_cc
 @every_kernel
-def test_every_field_lies_where_the_kernel_has_it(kernel: str, tmp_path: Path) -> None:
+@both_tables
+def test_every_field_lies_where_the_kernel_has_it(
+    kernel: str, table: Table, tmp_path: Path
+) -> None:
     """The compiler's own view of each field, bit by bit, against the kernel's BTF.
 
     hlist_nulls_node is two pointers, of which the walk over a bucket reads the first.
     """
     btf = Btf(str(BLOBS[kernel]))
-    fields = expected(btf)
-    seen = measured(kernel_types(btf), fields, tmp_path / "probe")
+    fields = expected(btf, table)
+    seen = measured(kernel_types(btf, table), fields, tmp_path / "probe")
     wanted = {f"{name} {field}": list(bits_of(member)) for (name, field), member in fields.items()}
     wanted["inet_timewait_sock skc_nulls_node"][1] = 64
     assert seen == wanted
@@ -230,5 +238,5 @@ def test_every_word_of_the_table_is_used() -> None:
     """A field that no program reads costs nothing at run time, but a reader's time."""
     bpf = Path(__file__).parents[2] / "bpf"
     text = "".join(path.read_text() for path in bpf.glob("*.[ch]"))
-    fields = {field for members in MEMBERS.values() for field in members}
+    fields = {field for members in CENSUS_MEMBERS.values() for field in members}
     assert {field for field in fields if not re.search(rf"\b{field}\b", text)} == set()

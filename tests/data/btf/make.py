@@ -6,10 +6,10 @@ Usage: make.py KERNEL OUT.btf, from the top of the repository with PYTHONPATH=. 
 (gzip, xz, zstd and lz4 payloads are unpacked with the programs of these names).
 
 A whole BTF is 4 to 6 MB, a cut one about 15 kB. What stays: the members on the paths of
-tracer/kernel/header.py, every structure in its own size, the typedefs of the tracepoints with
-their prototypes, and two enums. A structure that is only pointed to keeps its name and loses
-its members. The format is Documentation/bpf/btf.rst; the types are written from scratch and
-then compared with the whole through tracer/kernel/btf.py.
+tracer/kernel/header.py and load_census.py, every structure in its own size, the typedefs of the
+tracepoints with their prototypes, and two enums. A structure that is only pointed to keeps its
+name and loses its members. The format is Documentation/bpf/btf.rst; the types are written from
+scratch and then compared with the whole through tracer/kernel/btf.py.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ from pathlib import Path
 from typing import Final
 
 from tracer.kernel.btf import Btf
-from tracer.kernel.header import MEMBERS, kernel_types
+from tracer.kernel.header import kernel_types
+from tracer.kernel.load_census import CENSUS_MEMBERS as MEMBERS
+from tracer.kernel.load_census import PROGRAMS as ITERATORS
 
 TRACEPOINTS: Final = (
     "inet_sock_set_state",
@@ -34,7 +36,17 @@ TRACEPOINTS: Final = (
     "tcp_send_reset",
 )
 ENUMS: Final = ("sk_rst_reason", "bpf_func_id")
-FUNCTIONS: Final = ("bpf_get_socket_ptr_cookie",)
+FUNCTIONS: Final = (
+    "bpf_get_socket_ptr_cookie",
+    "__tcp_send_ack",
+    "tcp_send_ack",
+    *(function for _name, _program, function in ITERATORS),
+)
+
+# Paths the tests ask for besides: a member through three structures.
+ALSO: Final = {
+    "tcp_sock": ("inet_conn.icsk_inet.sk.sk_shutdown", "inet_conn.icsk_inet.sk.sk_socket"),
+}
 
 HEADER: Final = struct.Struct("<HBBIIIII")
 MAGIC: Final = 0xEB9F
@@ -147,7 +159,7 @@ class Cut:
         for name, members in MEMBERS.items():
             number = self._named(name, STRUCT)
             assert number is not None, name
-            for path in members.values():
+            for path in (*members.values(), *ALSO.get(name, ())):
                 self._walk(number, path.rstrip("?").split("."))
         for tracepoint in TRACEPOINTS:
             self._named(f"btf_trace_{tracepoint}", TYPEDEF)
@@ -256,7 +268,7 @@ def check(whole: bytes, cut: Path) -> None:
         file.write(whole)
         file.flush()
         one, other = Btf(file.name), Btf(str(cut))
-    assert kernel_types(one) == kernel_types(other)
+    assert kernel_types(one, MEMBERS) == kernel_types(other, MEMBERS)
     for name, members in MEMBERS.items():
         for path in members.values():
             assert one.member(name, path.rstrip("?")) == other.member(name, path.rstrip("?"))
