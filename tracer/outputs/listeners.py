@@ -68,8 +68,8 @@ def _none(report: ListenReport) -> str:
 
 def _columns(*, wide: bool) -> list[tuple[Column, Cell]]:
     columns: list[tuple[Column, Cell]] = [
-        (Column("LISTENER", least=14), _address),
-        (Column("HELD BY", least=14), lambda f: form.who(f.holders, f.holder_count)),
+        (Column("LISTENER", least=12), _address),
+        (Column("HELD BY", least=12), lambda f: form.who(f.holders, f.holder_count)),
         (Column("QUEUE", right=True), lambda f: f"{f.queue.accept_queue:,}"),
         (Column("PEAK", right=True), lambda f: f"{f.queue.accept_queue_peak:,}"),
         (Column("LIMIT", right=True), lambda f: f"{f.queue.limit:,}"),

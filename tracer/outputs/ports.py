@@ -65,19 +65,7 @@ def _heading(total: TimeWaitTotal, names: dict[int, str], census: Census) -> str
 
 
 def _ports(chosen: Sequence[PortsFinding], width: int, *, color: bool) -> list[str]:
-    columns: list[tuple[Column, PortCell]] = [
-        (Column("DESTINATION", least=14), lambda f: endpoint(f.raddr, f.rport)),
-        (Column("FROM", least=9), lambda f: f.laddr),
-        (Column("USED BY", least=9), _users),
-        (Column("USED", right=True), lambda f: f"{f.in_use:,}"),
-        (Column("TIME_WAIT", right=True), lambda f: f"{f.time_wait:,}"),
-        (Column("LEFT", right=True), _left),
-        (Column("PER S", right=True), lambda f: f"{f.entered_per_s:,.0f}"),
-        (Column("OUT IN", right=True), lambda f: form.seconds(f.exhausted_in_s)),
-    ]
-    if width >= form.WIDE:
-        columns.insert(4, (Column("FIN_WAIT2", right=True), lambda f: f"{f.fin_wait2:,}"))
-        columns.append((Column("ENDS IN 0-60 S"), lambda f: bars(f.remaining)))
+    columns = _columns(sources=_sources_matter(chosen), wide=width >= form.WIDE)
     rows = [[get(f) for _, get in columns] for f in chosen]
     shown = table.lines([column for column, _ in columns], rows, width, color=color)
     below = [
@@ -85,6 +73,35 @@ def _ports(chosen: Sequence[PortsFinding], width: int, *, color: bool) -> list[s
     ]
     inks = [form.INKS[f.severity] if color else "" for f in chosen]
     return form.interleave(shown, below, inks)
+
+
+def _columns(*, sources: bool, wide: bool) -> list[tuple[Column, PortCell]]:
+    columns: list[tuple[Column, PortCell]] = [
+        (Column("DESTINATION", least=14), lambda f: endpoint(f.raddr, f.rport))
+    ]
+    if sources or wide:
+        columns.append((Column("FROM", least=9), lambda f: f.laddr))
+    if wide or not sources:
+        columns.append((Column("USED BY", least=9), _users))
+    columns += [
+        (Column("USED", right=True), lambda f: f"{f.in_use:,}"),
+        (Column("TIME_WAIT", right=True), lambda f: f"{f.time_wait:,}"),
+        (Column("FIN_WAIT2", right=True), lambda f: f"{f.fin_wait2:,}"),
+        (Column("LEFT", right=True), _left),
+        (Column("PER S", right=True), lambda f: f"{f.entered_per_s:,.0f}"),
+        (Column("OUT IN", right=True), lambda f: form.seconds(f.exhausted_in_s)),
+    ]
+    if wide:
+        columns.append((Column("ENDS IN 0-60 S"), lambda f: bars(f.remaining)))
+    return columns
+
+
+# In a narrow table a source is shown only where a destination has several.
+def _sources_matter(chosen: Sequence[PortsFinding]) -> bool:
+    sources: dict[tuple[str, int], set[str]] = {}
+    for f in chosen:
+        sources.setdefault((f.raddr, f.rport), set()).add(f.laddr)
+    return any(len(addrs) > 1 for addrs in sources.values())
 
 
 def _users(finding: PortsFinding) -> str:

@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tables and JSON lines of leaks, ports and listeners: widths, escapes, keys, filters."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from tests.unit import censuses as c
+from tracer.detectors.close_wait_leak import CloseWaitLeak
+from tracer.detectors.finding import unit_of
+from tracer.detectors.listen_overflow import ListenOverflow
+from tracer.detectors.local_ports import LocalPorts
+from tracer.detectors.narrow import CensusFilter
+from tracer.detectors.stale import stale, still
+from tracer.detectors.time_wait import TimeWait
+from tracer.outputs import killing, leaks, listeners, ports
+from tracer.outputs.screen import Screen
+from tracer.outputs.table import Column, lines
+from tracer.tcp import TcpState
+
+if TYPE_CHECKING:
+    from tracer.census import Census
+
+LONG_V6 = "2001:db8:1111:2222:3333:4444:5555:6666"
+HOSTILE = b"\x1b[31mevil\n\xff"
+
+
+@pytest.fixture
+def busy() -> Census:
+    """Two namespaces, long addresses, hostile names, big numbers."""
+    leaking = np.concatenate([c.close_wait(20 + i / 10, unread=9) for i in range(2_000)])
+    far = np.concatenate([
+        c.outbound(30 + i, netns=2, laddr=LONG_V6, raddr=LONG_V6, family=6, rport=65_535)
+        for i in range(30)
+    ])  # fmt: skip
+    listener = c.listener(65_535, laddr=LONG_V6, family=6, accept_queue=4_097,
+                          accept_queue_limit=4_096, drops=4_000_000_000)  # fmt: skip
+    owners = [
+        c.held_by(one, 4_194_303, 4_194_304, comm=HOSTILE) for one in (leaking, far, listener)
+    ]
+    remaining = [2_000] * 12
+    towards = c.ports(raddr=LONG_V6, laddr=LONG_V6, family=6, rport=65_535, in_use=4_000,
+                      time_wait=24_000, remaining=remaining)  # fmt: skip
+    service = c.ports(inbound=1, lport=443, time_wait=1_000_000, remaining=[83_333] * 12, netns=2)
+    spaces = {1: c.FACTS, 2: replace(c.FACTS, name="a-namespace-with-a-long-name\x1b[0m")}
+    return c.census(
+        0, [leaking, far, c.listener(80), listener], owners, [towards, service],
+        namespaces=spaces, processes={4_194_303: c.process()}, truncated={"sockets": 12},
+    )  # fmt: skip
+
+
+def views(census: Census, width: int) -> dict[str, list[str]]:
+    found, destinations = CloseWaitLeak().look(census), LocalPorts().look(census)
+    heard, (services, totals) = ListenOverflow().look(census), TimeWait().look(census)
+    served = [service for service in services if service.lport]
+    stale_ones = stale(census, CensusFilter(), [TcpState.CLOSE_WAIT], 0)
+    return {
+        "leaks": leaks.as_lines(found, found.findings, census, width, color=False),
+        "ports": ports.as_lines(destinations, served, totals, census, width, color=False),
+        "listeners": listeners.as_lines(heard, heard.findings, census, width, color=False),
+        "kill": killing.as_lines(stale_ones, census, 20, width, color=False),
+    }
+
+
+@pytest.mark.parametrize("width", [79, 119])
+@pytest.mark.parametrize("view", ["leaks", "ports", "listeners", "kill"])
+def test_fits_and_is_harmless(busy: Census, view: str, width: int) -> None:
+    """Whatever the names and numbers, no line is wider, and none moves the cursor."""
+    shown = views(busy, width)[view]
+    assert max(map(len, shown)) <= width
+    assert all(line.isprintable() for line in shown)
+    if view != "kill":
+        assert any("LEFT OUT 12 sockets" in line for line in shown)
+
+
+def test_json_lines_hold_what_the_docs_promise(busy: Census) -> None:
+    """One object a line, version and type first, nothing but JSON's own types."""
+    found, destinations = CloseWaitLeak().look(busy), LocalPorts().look(busy)
+    heard, (services, totals) = ListenOverflow().look(busy), TimeWait().look(busy)
+    text = [
+        *leaks.as_json(found, found.findings, busy),
+        *ports.as_json(destinations, services[1:], totals, busy),
+        *listeners.as_json(heard, heard.findings, busy),
+        *killing.as_json(busy.sockets[:2], busy, None, str),
+    ]
+    objects = [json.loads(line) for line in text]
+    assert all(list(one)[:2] == ["v", "type"] for one in objects)
+    assert {one["type"] for one in objects} == {
+        "close_wait_group", "close_wait_total", "local_ports", "time_wait", "time_wait_total",
+        "listener", "listen_total", "kill",
+    }  # fmt: skip
+    assert all(line.count("\n") == 1 for line in text)
+
+
+def test_empty_views_say_so() -> None:
+    shown = views(c.census(), 79)
+    assert shown["leaks"] == ["No socket is in CLOSE_WAIT."]
+    assert shown["ports"] == ["No local port is taken."]
+    assert shown["listeners"] == ["No socket listens."]
+
+
+def test_all_younger_is_said() -> None:
+    census = c.census(0, [c.close_wait(1) for _ in range(12)])
+    assert views(census, 79)["leaks"] == ["No CLOSE_WAIT older than 10s: 12 sockets, all younger."]
+
+
+# --- filters -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("chosen", "expected"),
+    [
+        (CensusFilter(), 5),
+        (CensusFilter(ports=(80,)), 3),
+        (CensusFilter(ports=(5432,)), 2),
+        (CensusFilter(pids=(7,)), 3),
+        (CensusFilter(comms=("ser*",)), 2),
+        (CensusFilter(comms=("nob*",)), 0),
+        (CensusFilter(raddrs=(ipaddress.IPv6Network("::ffff:10.0.0.0/104"),), pids=(7,)), 3),
+        (CensusFilter(ports=(80,), pids=(8,)), 0),
+    ],
+)
+def test_filter(chosen: CensusFilter, expected: int) -> None:
+    """Of a socket in the accept queue, its listener's holders are asked."""
+    accepted, queued = [c.close_wait(60) for _ in range(2)], c.close_wait(60, ino=0, flags=0)
+    pool, listener = [c.outbound(60) for _ in range(2)], c.listener()
+    owners = [
+        c.held_by(np.concatenate([*accepted, listener]), 7, comm=b"web"),
+        c.held_by(np.concatenate(pool), 8),
+    ]
+    census = c.census(0, [*accepted, queued, *pool, listener], owners)
+    narrowed = chosen.narrow(census).sockets
+    assert (narrowed["state"] == TcpState.CLOSE_WAIT).sum() == expected
+    assert (narrowed["state"] == TcpState.LISTEN).sum() == 1
+
+
+# --- what may be ended ---------------------------------------------------------------------------
+
+
+def test_only_the_silent_are_stale() -> None:
+    sockets = [
+        c.close_wait(100, lport=1),
+        c.close_wait(200, lport=2),
+        c.close_wait(200, lport=3, age_sent_ms=5),
+        c.close_wait(200, lport=4, age_received_ms=-1, age_sent_ms=-1),
+        c.close_wait(200, lport=5, state=TcpState.ESTABLISHED),
+        c.close_wait(200, lport=6, state=TcpState.FIN_WAIT2),
+    ]
+    found = stale(c.census(0, sockets), CensusFilter(), [TcpState.CLOSE_WAIT], 60_000)
+    assert found["lport"].tolist() == [2, 1]
+
+
+def test_what_changed_meanwhile_is_left_alone() -> None:
+    before = np.concatenate([c.close_wait(100) for _ in range(4)])
+    after = before[1:].copy()
+    after["state"][0] = TcpState.LAST_ACK
+    after["cookie"][1] += 1_000_000
+    assert still(before, after)["cookie"].tolist() == [int(before["cookie"][3])]
+
+
+def test_a_socket_without_a_cookie_is_never_ended() -> None:
+    before = c.close_wait(100, cookie=0)
+    assert len(still(before, before)) == 0
+
+
+# --- parts ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("cgroup", "unit"),
+    [
+        (None, None),
+        ("/", None),
+        ("/system.slice/nginx.service", "nginx.service"),
+        ("/system.slice/nginx.service/worker", "nginx.service"),
+        ("/user.slice/user-0.slice/session-3.scope", "session-3.scope"),
+        (f"/system.slice/docker-{'ab' * 32}.scope", "abababababab"),
+        (f"/kubepods/burstable/pod1/{'0' * 64}", "000000000000"),
+        ("/batch/job", "job"),
+    ],
+)
+def test_unit_of_a_cgroup(cgroup: str | None, unit: str | None) -> None:
+    assert unit_of(cgroup) == unit
+
+
+def test_table_cuts_what_may_be_cut() -> None:
+    columns = [Column("NAME", least=5), Column("COUNT", right=True)]
+    shown = lines(columns, [["a-long-name", "1"], ["b", "22"]], 13, color=False)
+    assert shown == ["NAME    COUNT", "a-lon…      1", "b          22"]
+
+
+class Terminal:
+    """A stream that says it is a terminal."""
+
+    def __init__(self) -> None:
+        self.text = ""
+
+    def isatty(self) -> bool:
+        """Say so."""
+        return True
+
+    def write(self, text: str) -> None:
+        """Keep it."""
+        self.text += text
+
+    def flush(self) -> None:
+        """Do nothing."""
+
+
+def test_screen_shows_no_more_than_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LINES", "5")
+    monkeypatch.setenv("COLUMNS", "80")
+    terminal = Terminal()
+    Screen(terminal, repaint=True).show([f"line {i}" for i in range(9)])  # type: ignore[arg-type]
+    assert terminal.text.count("\n") == 4
+    assert "(6 lines more than this screen has)" in terminal.text
