@@ -70,6 +70,13 @@ def wishes(options: dict[str, Any]) -> runs_census.Wishes:
     metavar="SECONDS",
     help="Leave sockets out that are younger in CLOSE_WAIT.",
 )
+@click.option(
+    "--sockets",
+    type=click.IntRange(0),
+    default=0,
+    metavar="N",
+    help="Of each group list the N oldest sockets: fd, ends, age, unread.",
+)
 @cli_options.options(SOCKET_OPTIONS, LOOK_OPTIONS)
 @_sort("severity", "count", "growth", "age", "unread")
 def leaks(**options: Any) -> None:

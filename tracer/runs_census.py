@@ -41,6 +41,7 @@ class Wishes:
     over_s: float = 0.0
     watch_s: float | None = None
     older_s: float = 10.0
+    sockets: int = 0
     as_json: bool = False
     color: bool = False
 
@@ -51,7 +52,8 @@ def leaks(wishes: Wishes) -> None:
         from tracer.detectors.close_wait_leak import CloseWaitLeak  # noqa: PLC0415
         from tracer.outputs import leaks as form  # noqa: PLC0415
 
-        detector, narrow = CloseWaitLeak(int(wishes.older_s * MS_PER_S)), _filter(wishes).narrow
+        detector = CloseWaitLeak(int(wishes.older_s * MS_PER_S), listed=wishes.sockets)
+        narrow = _filter(wishes).narrow
 
         def show(census: Census, width: int | None) -> Iterable[str]:
             report = detector.look(narrow(census))

@@ -18,13 +18,15 @@ from tracer.detectors.rows import halves, in_state, largest, number_groups, sums
 from tracer.tcp import TcpState
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Hashable, Iterator
 
     import numpy.typing as npt
 
     from tracer.census import Census, Rows
     from tracer.detectors.close_wait_history import Seen, Trend
     from tracer.detectors.rows import Mask, Numbers
+
+    Row = npt.NDArray[np.void]
 
 SENT_LATELY_MS: Final = 60_000
 JIFFIES_MS: Final = 20  # two, at the coarsest CONFIG_HZ: lsndtime is counted in them
@@ -94,7 +96,7 @@ class Groups:
         self._rows, self._older_ms = sockets[self.old], older_ms
         self._use, self._inbound = told.use[self.old], told.inbound[self.old]
         self._age_ms, self._at_most_ms = told.age_ms[self.old], told.at_most_ms[self.old]
-        self._holders = Holders(census)
+        self.holding = Holders(census)
         self._inos = holding_inos(census, self._rows)
         self.ids, self._first = self._number()
         self.counts = np.bincount(self.ids, minlength=len(self._first))
@@ -109,7 +111,7 @@ class Groups:
             self._use,
             served,
             rows["netns"],
-            self._holders.sets(self._inos),
+            self.holding.sets(self._inos),
             np.where(served, rows["lport"], rows["rport"]),
             np.where(served, 0, high.astype(np.uint64)),
             np.where(served, 0, low.astype(np.uint64)),
@@ -143,11 +145,18 @@ class Groups:
 
     def holders(self, group: int) -> tuple[tuple[Holder, ...], int]:
         """Return the first few who hold the group's sockets, and how many do."""
-        return self._holders.of(int(self._inos[self._first[group]]))
+        return self.holding.of(int(self._inos[self._first[group]]))
 
     def _members(self, group: int) -> Numbers:
         end = self._ends[group]
         return self._order[end - self.counts[group] : end]
+
+    def oldest(self, group: int, most: int) -> Iterator[tuple[Row, int, int, Use]]:
+        """Yield rows of a group, the oldest first: with age, its upper bound (-1), and use."""
+        members = self._members(group)
+        for i in members[np.argsort(-self._age_ms[members], kind="stable")[:most]].tolist():
+            bounds = int(self._age_ms[i]), int(self._at_most_ms[i])
+            yield (self._rows[i], *bounds, Use(int(self._use[i])))
 
     def place(self, group: int, *, peers: bool = True) -> Place:
         """Return where the group's connections lead."""

@@ -15,6 +15,7 @@ import numpy as np
 from tracer.detectors import close_wait_verdict as verdicts
 from tracer.detectors.close_wait_groups import Groups, close_waits, tell_apart
 from tracer.detectors.close_wait_history import YOUNG, CloseWaitHistory, When
+from tracer.detectors.close_wait_sockets import oldest
 from tracer.detectors.close_wait_why import sentence
 from tracer.detectors.finding import unit_of
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from tracer.census import Census
     from tracer.detectors.close_wait_groups import Place
     from tracer.detectors.close_wait_history import Cookies, Trend
+    from tracer.detectors.close_wait_sockets import CloseWaitSocket
     from tracer.detectors.close_wait_verdict import Evidence, Verdict
     from tracer.detectors.finding import Severity
     from tracer.detectors.holders import Holder
@@ -47,6 +49,8 @@ class CloseWaitFinding:
     """Unit or container of the first holder."""
     place: Place
     evidence: Evidence
+    sockets: tuple[CloseWaitSocket, ...]
+    """The oldest, as many as the detector was told to list."""
     nofile_soft: int | None
     open_fds: int | None
     nofile_share: float | None
@@ -72,8 +76,8 @@ class CloseWaitLeak:
 
     name: Final = "close_wait_leak"
 
-    def __init__(self, older_ms: int = OLDER_MS) -> None:
-        self._older_ms = older_ms
+    def __init__(self, older_ms: int = OLDER_MS, *, listed: int = 0) -> None:
+        self._older_ms, self._listed = older_ms, listed
         self._history = CloseWaitHistory()
 
     def look(self, census: Census) -> CloseWaitReport:
@@ -83,7 +87,9 @@ class CloseWaitLeak:
         seen = self._history.seen(when, sockets["cookie"])
         groups = Groups(census, sockets, tell_apart(census, sockets, seen), self._older_ms)
         trends = self._remember(when, sockets["cookie"], groups)
-        findings = [_finding(groups, number, trend) for number, trend in trends.items()]
+        findings = [
+            _finding(groups, number, trend, self._listed) for number, trend in trends.items()
+        ]
         findings.sort(key=lambda f: (-f.severity, f.verdict, -f.evidence.count))
         return CloseWaitReport(
             findings=tuple(findings),
@@ -104,7 +110,7 @@ class CloseWaitLeak:
         return {number: self._history.trend(key) for number, key in keys.items()}
 
 
-def _finding(groups: Groups, number: int, trend: Trend | None) -> CloseWaitFinding:
+def _finding(groups: Groups, number: int, trend: Trend | None, listed: int) -> CloseWaitFinding:
     evidence = groups.evidence(number, trend)
     reason = verdicts.decide(evidence)
     rule = verdicts.RULES[reason]
@@ -122,6 +128,7 @@ def _finding(groups: Groups, number: int, trend: Trend | None) -> CloseWaitFindi
         unit=unit_of(first.cgroup if first else None),
         place=groups.place(number),
         evidence=evidence,
+        sockets=oldest(groups, number, listed),
         nofile_soft=first.nofile_soft if first else None,
         open_fds=first.open_fds if first else None,
         nofile_share=share,

@@ -28,8 +28,9 @@ US_PER_MS: Final = 1_000
 MS_PER_S: Final = 1_000
 SEEN: Final = {
     TcpState.CLOSE_WAIT: (
-        "CLOSE_WAIT: each peer gets a RST; most peers have long forgotten the connection. The "
-        "process gets ECONNABORTED at its next call, and keeps the descriptor until it closes it."
+        "CLOSE_WAIT: each peer gets a RST; most have long forgotten the connection. A process "
+        "that waits for the socket is woken, writing fails with ECONNABORTED, reading meets the "
+        "end as before. The descriptor stays until the process closes it."
     ),
     TcpState.FIN_WAIT2: (
         "FIN_WAIT2: each peer gets a RST, and ECONNRESET or EPIPE when it reads or writes; what it "

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from tracer.census import Census
     from tracer.detectors.close_wait_leak import CloseWaitFinding, CloseWaitReport
+    from tracer.detectors.close_wait_sockets import CloseWaitSocket
 
     Cell = Callable[[CloseWaitFinding, dict[int, str]], str]
 
@@ -49,6 +50,7 @@ def as_lines(
         [
             *([] if wide else _where(f, names, several=several)),
             *form.details(_why(f), _advice(f), width, color=color),
+            *_sockets(f, width),
         ]
         for f in chosen
     ]
@@ -122,6 +124,34 @@ def _where(finding: CloseWaitFinding, names: dict[int, str], *, several: bool) -
     return [f"{form.INDENT}{', '.join(words)}"] if words else []
 
 
+def _sockets(finding: CloseWaitFinding, width: int) -> list[str]:
+    if not finding.sockets:
+        return []
+    rows = [
+        [
+            "-" if s.fd is None else str(s.fd),
+            form.age(s.age_ms, s.age_at_most_ms),
+            volume(s.unread_bytes),
+            "read" if s.eof_read else "unread",
+            endpoint(s.laddr, s.lport),
+            endpoint(s.raddr, s.rport),
+        ]
+        for s in finding.sockets
+    ]
+    lines = table.lines(SOCKET_COLUMNS, rows, width - len(form.INDENT), color=False)
+    return [f"{form.INDENT}{line}" for line in lines]
+
+
+SOCKET_COLUMNS: Final = (
+    Column("FD", right=True),
+    Column("AGE", right=True),
+    Column("UNREAD", right=True),
+    Column("END"),
+    Column("LOCAL", least=12),
+    Column("REMOTE", least=12),
+)
+
+
 def _advice(finding: CloseWaitFinding) -> str:
     return finding.advice if finding.severity > Severity.OK else ""
 
@@ -137,7 +167,7 @@ def _sum(report: CloseWaitReport) -> list[str]:
         ]
     lines = [f"{older:,} of {plural(report.sockets, 'socket')} in CLOSE_WAIT older than {limit}."]
     if not all(finding.settled for finding in report.findings):
-        lines.append("?: from one look. --over 60 watches for a minute, then judges.")
+        lines.append("?: judged by the ages of the sockets; --over 60 watches for a minute first.")
     if report.groups_left_out:
         lines.append(f"LEFT OUT {plural(report.groups_left_out, 'group')}, the smallest.")
     return lines
@@ -197,8 +227,27 @@ def _finding(finding: CloseWaitFinding, names: dict[int, str]) -> dict[str, Any]
         "rport": place.rport,
         "peers": [{"raddr": peer.addr, "count": peer.count} for peer in place.peers],
         "peer_count": place.peer_count,
+        "sockets": [_socket(socket) for socket in finding.sockets],
         "nofile_soft": finding.nofile_soft,
         "open_fds": finding.open_fds,
         "nofile_share": finding.nofile_share,
         "nofile_reached_s": finding.nofile_reached_s,
+    }
+
+
+def _socket(socket: CloseWaitSocket) -> dict[str, Any]:
+    at_most_ms = socket.age_at_most_ms
+    return {
+        "cookie": socket.cookie,
+        "ino": socket.ino,
+        "fd": socket.fd,
+        "laddr": socket.laddr,
+        "lport": socket.lport,
+        "raddr": socket.raddr,
+        "rport": socket.rport,
+        "accepted": socket.accepted,
+        "age_s": socket.age_ms / MS_PER_S,
+        "age_at_most_s": None if at_most_ms is None else at_most_ms / MS_PER_S,
+        "unread_bytes": socket.unread_bytes,
+        "eof_read": socket.eof_read,
     }
