@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import sys
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+from tracer import runs_failures
 from tracer.errors import HostError
 
 if TYPE_CHECKING:
@@ -66,8 +68,14 @@ def leaks(wishes: Wishes) -> None:
 
 
 def ports(wishes: Wishes) -> None:
-    """Show where local ports run out, and who owns the TIME_WAITs. Raises HostError."""
-    with attach() as source:
+    """Show where local ports run out, and who owns the TIME_WAITs. Raises HostError.
+
+    More than one look also traces: connect() that finds no port is counted.
+    """
+    with ExitStack() as stack:
+        several = wishes.over_s > 0 or wishes.watch_s is not None
+        tracer = runs_failures.attach(stack) if several else None
+        source = stack.enter_context(tracer.census() if tracer else attach())
         from tracer.detectors.local_ports import LocalPorts  # noqa: PLC0415
         from tracer.detectors.time_wait import TimeWait  # noqa: PLC0415
         from tracer.outputs import ports as form  # noqa: PLC0415
@@ -76,14 +84,19 @@ def ports(wishes: Wishes) -> None:
 
         def show(census: Census, width: int | None) -> Iterable[str]:
             asked = narrow(census)
-            chosen = _first(local.look(asked), form.SORTS[wishes.sort], wishes)
             owners, totals = waiting.look(asked)
-            served = [finding for finding in owners if finding.lport is not None][: wishes.limit]
+            found = form.Ports(
+                chosen=_first(local.look(asked), form.SORTS[wishes.sort], wishes),
+                served=[one for one in owners if one.lport is not None][: wishes.limit],
+                totals=totals,
+                failures=tracer.failures() if tracer else None,
+            )
             if width is None:
-                return form.as_json(chosen, served, totals, census)
-            return form.as_lines(chosen, served, totals, census, width, color=wishes.color)
+                return form.as_json(found, census)
+            return form.as_lines(found, census, width, color=wishes.color)
 
-        _follow(source, wishes, show, established=True)
+        meanwhile = tracer.fetch if tracer else None
+        _follow(source, wishes, show, established=True, meanwhile=meanwhile)
 
 
 def listeners(wishes: Wishes) -> None:
@@ -115,7 +128,12 @@ def attach() -> CensusSource:
 
 
 def censuses(
-    source: CensusSource, wishes: Wishes, stop: Stop, *, established: bool
+    source: CensusSource,
+    wishes: Wishes,
+    stop: Stop,
+    *,
+    established: bool,
+    meanwhile: Callable[[], object] | None = None,
 ) -> Iterator[tuple[Census, bool]]:
     """Take censuses on the timetable the user asked for; with each, whether it is to be shown.
 
@@ -129,7 +147,7 @@ def censuses(
         yield census, shown
         if stop.asked or (shown and wishes.watch_s is None):
             return
-        _nap((wishes.watch_s or 0.0) if shown else min(every_s, left_s), stop)
+        _nap((wishes.watch_s or 0.0) if shown else min(every_s, left_s), stop, meanwhile)
         if shown and _asked(stop):
             return
 
@@ -153,19 +171,29 @@ def _asked(stop: Stop) -> bool:
     return stop.asked
 
 
-def _nap(pause_s: float, stop: Stop) -> None:
+def _nap(pause_s: float, stop: Stop, meanwhile: Callable[[], object] | None) -> None:
     until = time.monotonic() + pause_s
     while not stop.asked and (left_s := until - time.monotonic()) > 0:
         time.sleep(min(NAP_S, left_s))
+        if meanwhile is not None:
+            meanwhile()
 
 
-def _follow(source: CensusSource, wishes: Wishes, show: Form, *, established: bool = False) -> None:
+def _follow(
+    source: CensusSource,
+    wishes: Wishes,
+    show: Form,
+    *,
+    established: bool = False,
+    meanwhile: Callable[[], object] | None = None,
+) -> None:
     from tracer.outputs.screen import Screen  # noqa: PLC0415
     from tracer.session_live import Stop  # noqa: PLC0415
 
     screen = Screen(sys.stdout, repaint=wishes.watch_s is not None)
     with Stop() as stop:
-        for census, shown in censuses(source, wishes, stop, established=established):
+        looks = censuses(source, wishes, stop, established=established, meanwhile=meanwhile)
+        for census, shown in looks:
             made = show(census, None if wishes.as_json else screen.width)
             if shown:
                 _write(screen, made, wishes)

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import re
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +19,7 @@ from tracer.detectors.finding import unit_of
 from tracer.detectors.listen_overflow import ListenOverflow
 from tracer.detectors.local_ports import LocalPorts
 from tracer.detectors.narrow import CensusFilter
+from tracer.detectors.port_failures import PortFailure
 from tracer.detectors.stale import stale, still
 from tracer.detectors.time_wait import TimeWait
 from tracer.outputs import killing, leaks, listeners, ports
@@ -27,7 +30,9 @@ from tracer.tcp import TcpState
 if TYPE_CHECKING:
     from tracer.census import Census
 
+DOCS = Path(__file__).parents[2] / "docs"
 LONG_V6 = "2001:db8:1111:2222:3333:4444:5555:6666"
+FAILED = [PortFailure(1, "10.0.0.9", 5432, 7, "web", 1_000)]
 HOSTILE = b"\x1b[31mevil\n\xff"
 
 
@@ -59,10 +64,13 @@ def views(census: Census, width: int) -> dict[str, list[str]]:
     found, destinations = CloseWaitLeak().look(census), LocalPorts().look(census)
     heard, (services, totals) = ListenOverflow().look(census), TimeWait().look(census)
     served = [service for service in services if service.lport]
+    failures = FAILED if len(census.ports) else None
     stale_ones = stale(census, CensusFilter(), [TcpState.CLOSE_WAIT], 0)
     return {
         "leaks": leaks.as_lines(found, found.findings, census, width, color=False),
-        "ports": ports.as_lines(destinations, served, totals, census, width, color=False),
+        "ports": ports.as_lines(
+            ports.Ports(destinations, served, totals, failures), census, width, color=False
+        ),
         "listeners": listeners.as_lines(heard, heard.findings, census, width, color=False),
         "kill": killing.as_lines(stale_ones, census, 20, width, color=False),
     }
@@ -81,21 +89,34 @@ def test_fits_and_is_harmless(busy: Census, view: str, width: int) -> None:
 
 def test_json_lines_hold_what_the_docs_promise(busy: Census) -> None:
     """One object a line, version and type first, nothing but JSON's own types."""
-    found, destinations = CloseWaitLeak().look(busy), LocalPorts().look(busy)
+    found, destinations = CloseWaitLeak(listed=2).look(busy), LocalPorts().look(busy)
     heard, (services, totals) = ListenOverflow().look(busy), TimeWait().look(busy)
     text = [
         *leaks.as_json(found, found.findings, busy),
-        *ports.as_json(destinations, services[1:], totals, busy),
+        *ports.as_json(ports.Ports(destinations, services[1:], totals, FAILED), busy),
         *listeners.as_json(heard, heard.findings, busy),
         *killing.as_json(busy.sockets[:2], busy, None, str),
     ]
     objects = [json.loads(line) for line in text]
     assert all(list(one)[:2] == ["v", "type"] for one in objects)
     assert {one["type"] for one in objects} == {
-        "close_wait_group", "close_wait_total", "local_ports", "time_wait", "time_wait_total",
-        "listener", "listen_total", "kill",
+        "close_wait_group", "close_wait_total", "local_ports", "port_failure", "time_wait",
+        "time_wait_total", "listener", "listen_total", "kill",
     }  # fmt: skip
     assert all(line.count("\n") == 1 for line in text)
+    pages = "".join((DOCS / f"{page}.md").read_text() for page in ("leaks", "ports", "listeners"))
+    told = set(re.findall(r"`([a-z0-9_]+)`", pages))
+    assert {key for one in objects for key in keys_of(one)} - {"v", "type"} <= told
+
+
+def keys_of(value: object) -> set[str]:
+    """Return all keys of an object and of those within; data under `left_out` is not ours."""
+    if isinstance(value, list):
+        return set().union(*map(keys_of, value))
+    if not isinstance(value, dict):
+        return set()
+    inner = [keys_of(one) for key, one in value.items() if key != "left_out"]
+    return set(value).union(*inner)
 
 
 def test_empty_views_say_so() -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from tracer.outputs import findings as form
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     from tracer.census import Census
     from tracer.detectors.local_ports import PortsFinding
+    from tracer.detectors.port_failures import PortFailure
     from tracer.detectors.time_wait import TimeWaitFinding, TimeWaitTotal
 
     PortCell = Callable[[PortsFinding], str]
@@ -28,17 +30,25 @@ SORTS: Final[dict[str, Callable[[PortsFinding], float]]] = {
     "rate": lambda f: -f.entered_per_s,
 }
 REUSE: Final = {0: "off", 1: "on", 2: "loopback only"}
+FAILURES_SHOWN: Final = 5
 MANY: Final = 1_000  # TIME_WAITs about which advice is worth a line
 BARS: Final = "▁▂▃▄▅▆▇█"
 
 
-def as_lines(
-    chosen: Sequence[PortsFinding], served: Sequence[TimeWaitFinding],
-    totals: Sequence[TimeWaitTotal], census: Census, width: int, *, color: bool,
-) -> list[str]:  # fmt: skip
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """What there is to show; `failures` None: not traced."""
+
+    chosen: Sequence[PortsFinding]
+    served: Sequence[TimeWaitFinding]
+    totals: Sequence[TimeWaitTotal]
+    failures: Sequence[PortFailure] | None
+
+
+def as_lines(found: Ports, census: Census, width: int, *, color: bool) -> list[str]:
     """Return a section per namespace: destinations, and services that close first."""
-    names, by_number = form.netns_names(census), {total.netns: total for total in totals}
-    destinations, services = form.by_netns(chosen), form.by_netns(served)
+    names, by_number = form.netns_names(census), {total.netns: total for total in found.totals}
+    destinations, services = form.by_netns(found.chosen), form.by_netns(found.served)
     lines: list[str] = []
     for netns in {**destinations, **services}:
         total = by_number[netns]
@@ -48,7 +58,25 @@ def as_lines(
         if netns in services:
             lines += _served(services[netns], width, color=color)
         lines += [*_total(total, width, color=color), ""]
-    return [*(lines[:-1] or ["No local port is taken."]), *form.accounts(census)]
+    return [
+        *(lines[:-1] or ["No local port is taken."]),
+        *_failures(found.failures or (), names),
+        *form.accounts(census),
+    ]
+
+
+def _failures(failures: Sequence[PortFailure], names: dict[int, str]) -> list[str]:
+    if not failures:
+        return []
+    total = sum(failure.count for failure in failures)
+    lines = ["", f"connect() found no local port {total:,} times while watched:"]
+    lines += [
+        f"{form.INDENT}{f.count:,} {f.comm}[{f.pid}] to {endpoint(f.raddr, f.rport)}, "
+        f"netns {names.get(f.netns, f.netns)}"
+        for f in failures[:FAILURES_SHOWN]
+    ]
+    left = len(failures) - FAILURES_SHOWN
+    return [*lines, f"{form.INDENT}({left:,} more)"] if left > 0 else lines
 
 
 def _heading(total: TimeWaitTotal, names: dict[int, str], census: Census) -> str:
@@ -149,18 +177,17 @@ def _total(total: TimeWaitTotal, width: int, *, color: bool) -> list[str]:
     return lines
 
 
-def as_json(
-    chosen: Sequence[PortsFinding], served: Sequence[TimeWaitFinding],
-    totals: Sequence[TimeWaitTotal], census: Census,
-) -> Iterator[str]:  # fmt: skip
-    """Return a line per destination, per service, per namespace."""
+def as_json(found: Ports, census: Census) -> Iterator[str]:
+    """Return a line per destination, per service, per namespace, per failing process."""
     names = form.netns_names(census)
-    for port in chosen:
+    for port in found.chosen:
         yield form.json_line("local_ports", _port_json(port, names))
-    for service in served:
+    for service in found.served:
         yield form.json_line("time_wait", _service_json(service, names))
-    for total in totals:
+    for total in found.totals:
         yield form.json_line("time_wait_total", _total_json(total, names, census))
+    for failure in found.failures or ():
+        yield form.json_line("port_failure", asdict(failure))
 
 
 def _port_json(f: PortsFinding, names: dict[int, str]) -> dict[str, Any]:
