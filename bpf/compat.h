@@ -7,6 +7,38 @@
 #define FOURWAVE_COMPAT_H
 
 /*
+ * What a connection is known by: its socket's cookie. Before Linux commit
+ * c5dbb89fc2ac ("bpf: Expose bpf_get_socket_cookie to tracing programs") (in
+ * v5.12) no program of ours could give a socket one, and its address has to do,
+ * which the next socket may inherit: see address_is_new().
+ */
+static __always_inline u64 key_of(struct sock *sk)
+{
+#ifdef HAS_SOCKET_COOKIE
+	return sk->skc_cookie;
+#else
+	struct sock *pointer = sk;
+	u64 address = 0;
+
+	/* No arithmetic on pointers: only a helper's copy is a number. */
+	bpf_probe_read_kernel(&address, sizeof(address), &pointer);
+	/* Sockets lie at multiples of 64, in slabs of 32 KiB: spread both. */
+	address >>= 6;
+	return address ^ address >> 9;
+#endif
+}
+
+/* The same for a socket that may not have a cookie yet. */
+static __always_inline u64 new_key_of(struct sock *sk)
+{
+#ifdef HAS_SOCKET_COOKIE
+	return bpf_get_socket_cookie(sk);
+#else
+	return key_of(sk);
+#endif
+}
+
+/*
  * Is the socket's file being released? Tells close() and exit (the last
  * reference is gone) from shutdown() and connect(AF_UNSPEC).
  *

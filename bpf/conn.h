@@ -105,7 +105,7 @@ static __always_inline struct conn_record *conn_spill(u64 cookie, struct sock *s
 static __always_inline struct conn_record *conn_start(struct conn_record *conn, struct sock *sk,
 						      struct counters *slot, int old, int new)
 {
-	u64 cookie = bpf_get_socket_cookie(sk);
+	u64 cookie = new_key_of(sk);
 
 	if (!conn)
 		conn = slot_take(hot_slot(cookie), sk);
@@ -148,6 +148,23 @@ static __always_inline void conn_release(struct conn_record *conn)
 	else if (!conns.delete(&cookie))
 		__sync_fetch_and_add(&cold->spilled, -1);
 	__sync_fetch_and_add(&hot->spilled, -1);
+}
+
+/*
+ * Where an address is the key: this one now belongs to a socket that has no
+ * connection yet. What was known by it had an end that no program was run for.
+ */
+static __always_inline void address_is_new(struct sock *sk)
+{
+#ifndef HAS_SOCKET_COOKIE
+	struct conn_record *conn = conn_find(key_of(sk));
+	struct counters *slot = counters();
+
+	if (!conn || !slot)
+		return;
+	COUNT(slot, unseen);
+	conn_release(conn);
+#endif
 }
 
 #endif

@@ -41,12 +41,12 @@ static __always_inline u32 level(struct sock *sk)
 static __always_inline void note(u64 *notes, struct sock *sk)
 {
 	if (!is_twin())
-		notes[level(sk)] = sk->skc_cookie;
+		notes[level(sk)] = key_of(sk);
 }
 
 static __always_inline bool is_noted(u64 *notes, struct sock *sk)
 {
-	return is_twin() && notes[level(sk)] == sk->skc_cookie;
+	return is_twin() && notes[level(sk)] == key_of(sk);
 }
 
 #endif

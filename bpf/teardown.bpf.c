@@ -125,9 +125,11 @@ int on_set_state(u64 *ctx)
 	u64 now;
 
 	/* A child's LISTEN->SYN_RECV tells nothing its next change does not. */
-	if (new == TCP_LISTEN || old == TCP_LISTEN || (old == TCP_CLOSE && !connecting))
+	if (new == TCP_LISTEN || old == TCP_LISTEN || (old == TCP_CLOSE && !connecting)) {
+		address_is_new(sk);
 		return 0;
-	conn = conn_find(sk->skc_cookie);
+	}
+	conn = conn_find(key_of(sk));
 	/* The other copy was here first: see the top of the file. */
 	if (conn && conn->state == new && (old != new || conn->flags & CONN_RECLOSED))
 		return 0;
@@ -177,7 +179,7 @@ static __always_inline u64 cookie_of_full_socket(struct sock *sk)
 	state = sk->skc_state;
 	if (state == TCP_TIME_WAIT || state == TCP_NEW_SYN_RECV)
 		return 0;
-	return sk->skc_cookie;
+	return key_of(sk);
 }
 
 static __always_inline void take_reset(struct conn_record *conn, u64 *ctx)
@@ -256,10 +258,12 @@ int on_receive_reset(u64 *ctx)
 static __always_inline bool is_socket_gone(struct slot *slot)
 {
 	struct sock *sk = (struct sock *)slot->sk;
-	u64 cookie = 0;
+	u64 cookie = slot->conn.cookie;
 	u8 state = 0;
 
+#ifdef HAS_SOCKET_COOKIE
 	bpf_probe_read_kernel(&cookie, sizeof(cookie), &sk->skc_cookie);
+#endif
 	bpf_probe_read_kernel(&state, sizeof(state), (void *)&sk->skc_state);
 	return cookie != slot->conn.cookie || state == TCP_CLOSE;
 }
