@@ -14,8 +14,8 @@ PYTEST = $(SUDO) env FOURWAVE_KERNEL_TESTS=$(FOURWAVE_KERNEL_TESTS) \
 	$(BIN)/python -m pytest -p no:cacheprovider
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint fmt type unit kernel random golden docs bench bench-census clean \
-	setup setup-test setup-bench
+.PHONY: help run test lint fmt type unit kernel random golden docs bench bench-census vm vm-all clean \
+	setup setup-test setup-bench setup-vm
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -60,6 +60,12 @@ bench: setup-bench  ## What tracing costs here, beside bcc's tools and bpftrace 
 bench-census: setup-bench  ## What a census costs here, beside ss (root, a minute)
 	@$(SUDO) $(BIN)/python tests/bench/census.py $(ARGS)
 
+vm: setup-vm  ## A part of the kernel tests on each kernel of tests/vm/kernels.toml (K=6.12: on one)
+	@$(AS_USER) $(BIN)/python -m tests.vm.run $(K)
+
+vm-all: setup-vm  ## All of them, with every way to attach (an hour)
+	@$(AS_USER) $(BIN)/python -m tests.vm.run --all $(K)
+
 setup:
 	@packaging/prepare run
 
@@ -68,6 +74,9 @@ setup-test:
 
 setup-bench:
 	@packaging/prepare bench
+
+setup-vm:
+	@packaging/prepare vm
 
 clean:  ## Remove everything that was made here, .venv included
 	@$(SUDO) rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis tests/bench/closes

@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The matrix of kernels: its table, and the page made from the results."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.vm import page
+from tests.vm.inside import counted
+from tests.vm.table import Kernel, chosen, kernels
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ROW = Kernel("6.12", ("trixie",), "because", ("fentry", "kprobe"))
+RIGHT = {
+    "version": "6.12.1-amd64",
+    "suite": "trixie",
+    "date": "2026-01-02",
+    "everything": True,
+    "modes": {
+        "fentry": {
+            "doctor": {"ok": True, "facts": [{"name": "attach", "detail": "6 programs"}]},
+            "tests": {"ok": True, "passed": 5, "failed": {}, "skipped": {}},
+        }
+    },
+}
+
+
+def with_tests(**outcome: object) -> page.Results:
+    tests = {"ok": False, "passed": 4, "failed": {}, "skipped": {}, **outcome}
+    return {**RIGHT, "modes": {"fentry": {"tests": tests}}}
+
+
+def test_every_row_says_where_to_look_and_why() -> None:
+    for kernel in kernels():
+        assert kernel.suites
+        assert kernel.why
+        assert kernel.hooks
+
+
+def test_releases_are_chosen_by_name() -> None:
+    assert [kernel.release for kernel in chosen(["6.12"])] == ["6.12"]
+    assert chosen([]) == kernels()
+    with pytest.raises(LookupError, match=r"no kernel 4\.4; there are 5\.10"):
+        chosen(["4.4"])
+
+
+def test_what_is_right_has_no_failures() -> None:
+    assert list(page.failures(RIGHT)) == []
+
+
+@pytest.mark.parametrize(
+    ("results", "said"),
+    [
+        ({"error": "sid: its kernel is 7.3"}, "sid: its kernel is 7.3"),
+        (with_tests(failed={"test_a": "assert 1"}), "fentry: test_a: assert 1"),
+        (with_tests(skipped={"test_b": "no tool"}), "fentry: test_b: no tool"),
+        (with_tests(said="exit 4: usage"), "fentry: tests: exit 4: usage"),
+    ],
+)
+def test_every_failure_and_every_skip_is_told(results: page.Results, said: str) -> None:
+    assert list(page.failures(results)) == [said]
+
+
+def test_the_page_tells_of_each_kernel() -> None:
+    text = page.text([(ROW, RIGHT), (ROW, None)])
+    assert (
+        "| 6.12 | 6.12.1-amd64 (trixie) | because | 5 passed, 0 failed (all) | 2026-01-02 |" in text
+    )
+    assert "| 6.12 | | because | never run | |" in text
+    assert "- attach: 6 programs" in text
+
+
+def test_a_kernel_that_cannot_be_had_is_on_the_page() -> None:
+    missing = {"error": "trixie: not found", "date": "2026-01-02", "everything": False}
+    assert "| **trixie: not found** |" in page.text([(ROW, missing)])
+
+
+def test_a_junit_file_is_counted(tmp_path: Path) -> None:
+    report = tmp_path / "report.xml"
+    report.write_text(
+        "<testsuites><testsuite><testcase name='a'/><testcase name='b'><failure message='no'/>"
+        "</testcase><testcase name='c'><skipped message='why'/></testcase></testsuite></testsuites>"
+    )
+    assert counted(report) == {"passed": 1, "failed": {"b": "no"}, "skipped": {"c": "why"}}
+    assert counted(tmp_path / "none.xml") == {"passed": 0, "failed": {}, "skipped": {}}
+
+
+def test_the_page_is_the_one_made_from_the_results() -> None:
+    rows = [(kernel, page.last(kernel.release)) for kernel in kernels()]
+    assert page.PAGE.read_text() == page.text(rows)

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""fourwave inside virtual machines that run other kernels than this host's."""

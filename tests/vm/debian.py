@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Get a kernel from Debian's archive into a folder, leaving the host's own apt alone.
+
+Each suite has a package database of its own in the cache: apt reads and writes nothing else.
+The packages are unpacked, never installed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from tests.vm.table import Kernel
+
+__all__ = ("Boot", "KernelMissingError", "get")
+
+MIRROR: Final = "http://deb.debian.org"
+KEYRING: Final = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+# The empty package that depends on the newest kernel. Not the cloud flavour: it lacks the file
+# system the guest shares with its host.
+META: Final = "linux-image-amd64"
+PART: Final = re.compile(r"linux-(?:image|binary|modules)-(\d+\.\d+)\.\S+-amd64")
+APT_S: Final = 900
+
+
+class KernelMissingError(Exception):
+    """This kernel cannot be had; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Boot:
+    """An unpacked kernel: its image, with lib/modules beside it, and where it came from."""
+
+    image: Path
+    version: str
+    suite: str
+
+
+def get(kernel: Kernel, cache: Path) -> Boot:
+    """Return this kernel from the first suite that has it. Raises KernelMissingError."""
+    reasons = []
+    for suite in kernel.suites:
+        try:
+            return _Suite(suite, cache).boot(kernel.release)
+        except KernelMissingError as missing:
+            reasons.append(f"{suite}: {missing}")
+    raise KernelMissingError("; ".join(reasons))
+
+
+class _Suite:
+    """One suite with its own lists in the cache."""
+
+    def __init__(self, name: str, cache: Path) -> None:
+        self._name = name
+        self._folder = cache / name
+        self._environment = {**os.environ, "APT_CONFIG": str(self._folder / "apt.conf")}
+
+    def boot(self, release: str) -> Boot:
+        """Return the suite's kernel. Raises KernelMissingError when it is another release."""
+        self._configure()
+        self._run("apt-get", "-qq", "update")
+        packages = self._packages()
+        newest = PART.fullmatch(packages[0]) if packages else None
+        if newest is None or newest[1] != release:
+            raise KernelMissingError(f"its kernel is {', '.join(packages) or 'not found'}")
+        return self._unpacked(packages)
+
+    def _configure(self) -> None:
+        archive = "debian-security" if self._name.endswith("-security") else "debian"
+        for folder in ("lists/partial", "archives/partial"):
+            (self._folder / folder).mkdir(parents=True, exist_ok=True)
+        (self._folder / "status").touch()
+        source = f"deb [signed-by={KEYRING}] {MIRROR}/{archive} {self._name} main\n"
+        (self._folder / "sources.list").write_text(source)
+        settings = {
+            "Dir::Etc::SourceList": self._folder / "sources.list",
+            "Dir::Etc::SourceParts": "/dev/null",
+            "Dir::State::Lists": self._folder / "lists",
+            "Dir::State::Status": self._folder / "status",
+            "Dir::Cache": self._folder,
+            "APT::Architecture": "amd64",
+            "APT::Sandbox::User": "",  # the cache is the user's own
+            "APT::Update::Error-Mode": "any",
+            "Acquire::Languages": "none",
+            "Acquire::Retries": "3",
+        }
+        lines = [f'{key} "{value}";\n' for key, value in settings.items()]
+        (self._folder / "apt.conf").write_text("".join(lines))
+
+    # Some kernels are one package, some an empty one that depends on two with the files.
+    def _packages(self) -> list[str]:
+        found = [META]
+        for name in found:
+            text = self._run("apt-cache", "depends", "--important", name)
+            depends = (line.split()[-1] for line in text.splitlines() if "Depends:" in line)
+            found += [one for one in depends if PART.fullmatch(one) and one not in found]
+        return found[1:]
+
+    def _unpacked(self, packages: list[str]) -> Boot:
+        root = self._folder / packages[0]
+        if not (root / "complete").exists():
+            shutil.rmtree(root, ignore_errors=True)
+            (root / "debs").mkdir(parents=True)
+            self._run("apt-get", "-qq", "download", *packages, cwd=root / "debs")
+            for package in (root / "debs").iterdir():
+                self._run("dpkg-deb", "--extract", str(package), str(root))
+            shutil.rmtree(root / "debs")
+            _settle(root)
+            (root / "complete").touch()
+        modules = next((root / "lib/modules").iterdir())
+        self._run("depmod", "-b", str(root), modules.name)
+        return Boot(modules / "vmlinuz", modules.name, self._name)
+
+    def _run(self, *command: str, cwd: Path | None = None) -> str:
+        try:
+            done = subprocess.run(
+                command,
+                env=self._environment,
+                cwd=cwd,
+                capture_output=True,
+                text=True,
+                timeout=APT_S,
+                check=True,
+            )
+        except subprocess.CalledProcessError as error:
+            last = " / ".join(error.stderr.strip().splitlines()[-3:])
+            raise KernelMissingError(f"{command[0]}: {last}") from error
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise KernelMissingError(str(error)) from error
+        return done.stdout
+
+
+# lib/modules/VERSION/vmlinuz, whichever way the packages lay it out: there virtme-ng finds both.
+def _settle(root: Path) -> None:
+    if (root / "usr/lib/modules").is_dir() and not (root / "lib").exists():
+        (root / "usr/lib").rename(root / "lib")
+    (modules,) = (root / "lib/modules").iterdir()
+    image = root / "boot" / f"vmlinuz-{modules.name}"
+    if image.exists():
+        image.rename(modules / "vmlinuz")

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Boot one kernel with virtme-ng and run tests/vm/inside.py in it.
+
+The processor is emulated: /dev/kvm may be there and still hang a guest, and what is tested is
+the kernel's behaviour, not its speed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tests.vm.debian import Boot
+
+__all__ = ("ROOT", "GuestError", "run")
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+CPUS: Final = "2"
+MEMORY: Final = "3G"
+SHARED: Final = "/run/shared"
+RESULTS: Final = "/run/results"
+RESULTS_FILE: Final = "results.json"
+
+
+class GuestError(Exception):
+    """The guest did not come to its end; the text says how far it came."""
+
+
+def run(boot: Boot, inside: Sequence[str], folder: Path, deadline_s: float) -> dict[str, Any]:
+    """Boot, run inside.py with these arguments, return its results. Raises GuestError.
+
+    `folder` takes the results and the console's log.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    log = folder / "console.log"
+    command = _command(boot, inside, folder)
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    with log.open("wb") as output:
+        guest = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,  # to end it with the emulator it starts
+        )
+        try:
+            guest.wait(deadline_s)
+        except subprocess.TimeoutExpired:
+            raise GuestError(f"not done after {deadline_s:g} s; see {log}") from None
+        finally:
+            _end(guest)
+    return _results(folder, log)
+
+
+def _command(boot: Boot, inside: Sequence[str], folder: Path) -> list[str]:
+    shared = {f"{SHARED}/{number}": path for number, path in enumerate(_folders())}
+    mounts = [f"{guest}={host}" for guest, host in shared.items()]
+    program = [sys.executable, "-m", "tests.vm.inside", RESULTS, *inside]
+    script = [str(ROOT / "tests/vm/guest.sh"), *mounts, "--", "env", "-C", str(ROOT), *program]
+    return [
+        "vng",
+        *("--run", str(boot.image), "--verbose"),
+        *("--disable-kvm", "--force-9p", "--user", "root", "--cwd", "/"),
+        *("--cpus", CPUS, "--memory", MEMORY),
+        *(f"--rodir={mount}" for mount in mounts),
+        f"--rwdir={RESULTS}={folder}",
+        *("--", shlex.join(script)),
+    ]
+
+
+# What is read again and again: the system's programs, this repository, and a Python of its own.
+def _folders() -> list[Path]:
+    folders = [Path("/usr"), ROOT]
+    python = Path(sys.base_prefix).resolve()
+    return folders if python.is_relative_to("/usr") else [*folders, python]
+
+
+def _end(guest: subprocess.Popen[bytes]) -> None:
+    if guest.poll() is None:
+        os.killpg(guest.pid, signal.SIGKILL)
+        guest.wait()
+
+
+def _results(folder: Path, log: Path) -> dict[str, Any]:
+    try:
+        results: dict[str, Any] = json.loads((folder / RESULTS_FILE).read_text())
+    except (OSError, ValueError) as error:
+        raise GuestError(f"it left no results ({error}); see {log}") from error
+    if not results.get("complete"):
+        raise GuestError(f"it ended before its tests did; see {log}")
+    return results

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""In the guest: fourwave's own commands and the kernel tests, once in each mode asked for.
+
+Usage: inside.py FOLDER MODE[,MODE…] [PYTEST ARGUMENT…]; results.json in FOLDER is written after
+every step, and says `complete` at the end.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ET
+from pathlib import Path
+from typing import Any, Final
+
+FOURWAVE: Final = str(Path(sys.executable).with_name("fourwave"))
+# Modules the networks of the tests are made of; loaded here, as a namespace cannot ask for them.
+MODULES: Final = ("tun", "veth", "sch_netem")
+STEP_S: Final = 2400.0
+TAIL_CHARS: Final = 2000
+ENVIRONMENT: Final = {"FOURWAVE_KERNEL_TESTS": "1", "FOURWAVE_LOADER_TIMEOUT_S": "300"}
+
+Step = dict[str, Any]
+
+
+def main(argv: list[str]) -> int:
+    """Run everything; 0 also when a test failed, which the results say."""
+    folder, modes, arguments = Path(argv[1]), argv[2].split(","), argv[3:]
+    results: dict[str, Any] = {"version": platform.release(), "modes": {}}
+    subprocess.run(["modprobe", "--all", *MODULES], check=False)
+    for mode in modes:
+        steps: dict[str, Step] = {}
+        results["modes"][mode] = steps
+        for name, step in (("doctor", doctor), ("demo", demo), ("tests", tests)):
+            print(f"== {mode}: {name}", flush=True)
+            steps[name] = step(mode, folder, arguments)
+            write(folder, results)
+    write(folder, {**results, "complete": True})
+    return 0
+
+
+def write(folder: Path, results: dict[str, Any]) -> None:
+    """Replace results.json."""
+    (folder / "results.json").write_text(json.dumps(results, indent=1))
+
+
+def doctor(mode: str, _folder: Path, _arguments: list[str]) -> Step:
+    """Return the facts as `fourwave doctor --json` has them."""
+    step, output = run(mode, FOURWAVE, "doctor", "--json")
+    step["facts"] = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
+    return step
+
+
+def demo(mode: str, _folder: Path, _arguments: list[str]) -> Step:
+    """Return whether the demonstration's verdicts were right."""
+    step, _ = run(mode, FOURWAVE, "demo")
+    return step
+
+
+def tests(mode: str, folder: Path, arguments: list[str]) -> Step:
+    """Return pytest's counts, and each failure and skip with its reason."""
+    report = folder / f"{mode}.xml"
+    pytest = (sys.executable, "-m", "pytest", "-p", "no:cacheprovider", f"--junitxml={report}")
+    step, _ = run(mode, *pytest, *(arguments or ["tests/kernel"]), quiet=False)
+    return {**step, **counted(report)}
+
+
+def counted(report: Path) -> Step:
+    """Return what a JUnit file says: passed, failed and skipped, by name."""
+    outcome: Step = {"passed": 0, "failed": {}, "skipped": {}}
+    # Our own file: pytest has just written it.
+    cases = ET.parse(report).iter("testcase") if report.exists() else ()  # noqa: S314
+    for case in cases:
+        bad = [one for one in case if one.tag in ("failure", "error", "skipped")]
+        for one in bad:
+            kind = "skipped" if one.tag == "skipped" else "failed"
+            outcome[kind][case.get("name")] = (one.get("message") or "")[:TAIL_CHARS]
+        outcome["passed"] += not bad
+    return outcome
+
+
+def run(mode: str, *command: str, quiet: bool = True) -> tuple[Step, str]:
+    """Run a command; return its step (ok, seconds, the end of what it said) and its stdout."""
+    started = time.monotonic()
+    environment = {**os.environ, **ENVIRONMENT, "FOURWAVE_HOOKS": mode}
+    try:
+        done = subprocess.run(
+            command,
+            env=environment,
+            stdout=subprocess.PIPE if quiet else None,
+            stderr=subprocess.PIPE if quiet else None,
+            text=True,
+            timeout=STEP_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return {"ok": False, "seconds": STEP_S, "said": "not done by then"}, ""
+    step: Step = {"ok": not done.returncode, "seconds": round(time.monotonic() - started, 1)}
+    if done.returncode:
+        step["said"] = f"exit {done.returncode}: {(done.stderr or '')[-TAIL_CHARS:]}"
+    return step, done.stdout or ""
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))
