@@ -134,6 +134,19 @@ static __always_inline void take_delayed_ack(struct conn_record *conn, struct tc
 	conn->ack_ato_jiffies = tp->ack_ato;
 }
 
+/*
+ * A bare ACK may answer an old segment instead of the peer's FIN: then
+ * last_oow_ack_time changes between the two FINs.
+ */
+static __always_inline void take_old_answered(struct conn_record *conn, struct tcp_sock *tp,
+					      int new)
+{
+	if (new == TCP_CLOSE_WAIT)
+		conn->oow_ack_time = tp->last_oow_ack_time;
+	else if (new == TCP_LAST_ACK && conn->oow_ack_time != tp->last_oow_ack_time)
+		conn->flags |= CONN_OLD_ANSWERED;
+}
+
 static __always_inline void take_end(struct conn_record *conn, struct sock *sk, struct tcp_sock *tp,
 				     int old, u64 now)
 {

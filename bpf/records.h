@@ -45,6 +45,7 @@ enum conn_flag {
 	CONN_RESET_MAY_FOLLOW = 1 << 6, /* a RST of ours may follow: then a
 					 * RECORD_RESET does, too */
 	CONN_RECLOSED = 1 << 7,		/* close() came after shutdown() */
+	CONN_OLD_ANSWERED = 1 << 8,	/* a bare ACK in CLOSE_WAIT answered an old one */
 };
 
 /* What sk->sk_socket->file was when somebody acted on the socket. */
@@ -164,7 +165,8 @@ struct conn_record {
 	fw_u64 cgroup_id;      /* kernfs id of the socket's cgroup v2, 0 unknown */
 	fw_u32 netns;	       /* inum */
 	fw_u32 uid;	       /* sk_uid */
-	fw_u8 pad2[8];
+	fw_u32 oow_ack_time;   /* last_oow_ack_time at ->CLOSE_WAIT: CONN_OLD_ANSWERED */
+	fw_u8 pad2[4];
 };
 
 /*

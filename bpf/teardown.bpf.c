@@ -61,6 +61,7 @@ static __always_inline void on_new_state(struct conn_record *conn, struct sock *
 
 	if (conn->flags & CONN_OPENED_PASSIVE && !conn->opened_ns)
 		conn->opened_ns = now;
+	take_old_answered(conn, tp, new);
 	switch (new) {
 	case TCP_SYN_SENT:
 		actor = &conn->opener;

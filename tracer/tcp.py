@@ -135,6 +135,7 @@ class ConnFlag(IntFlag):
     FIN_ACKED_OWNED = 1 << 5
     RESET_MAY_FOLLOW = 1 << 6
     RECLOSED = 1 << 7
+    OLD_ANSWERED = 1 << 8
 
 
 class FileRef(IntEnum):

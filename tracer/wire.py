@@ -106,7 +106,8 @@ CLOSE_DTYPE = np.dtype(
         ("cgroup_id", _U64),
         ("netns", _U32),
         ("uid", _U32),
-        ("pad2", _U8, (8,)),
+        ("oow_ack_time", _U32),
+        ("pad2", _U8, (4,)),
     ],
     align=True,
 )

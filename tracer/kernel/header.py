@@ -50,6 +50,7 @@ MEMBERS: dict[str, dict[str, str]] = {
         "tcp_clock_cache": "tcp_clock_cache",
         "linger2": "linger2",
         "dup_sack_end": "duplicate_sack.end_seq",
+        "last_oow_ack_time": "last_oow_ack_time",
         "is_mptcp": "is_mptcp?",
     },
     # Apart from tcp_sock: a tracepoint's own argument is a trusted pointer from 6.3 on, and
