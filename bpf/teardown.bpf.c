@@ -20,6 +20,7 @@
 #include "evidence.h"
 #include "rings.h"
 #include "conn.h"
+#include "hooks.h"
 
 static __always_inline void on_close(struct conn_record *conn, struct sock *sk, struct tcp_sock *tp,
 				     int old, u64 now)

@@ -157,10 +157,17 @@ def summary_text(snapshot: Snapshot) -> str:
 
 # In a few words what the evidence rests on, what is missing included.
 def _in_force(source: KernelSource) -> str:
-    words = [str(source.manifest["mechanism"]), "evidence by counters"]
+    words = [str(source.manifest["mechanism"]), _evidence(source.manifest["hooks"])]
     if not source.host.rst_reasons:
         words.append("no reset reasons on this kernel")
     return ", ".join(words)
+
+
+def _evidence(hooks: list[dict[str, str]]) -> str:
+    seen = [hook for hook in hooks if hook["mechanism"] != "counters"]
+    if not seen:
+        return "evidence by counters"
+    return "evidence by counters and " + ", ".join(sorted({hook["mechanism"] for hook in seen}))
 
 
 def _live(source: KernelSource, wishes: Wishes, *, keep: bool) -> Live:

@@ -18,8 +18,10 @@ __all__ = (
     "call",
     "create_iterator",
     "link_iterator",
+    "load_fentry",
     "load_for_test_run",
     "load_iterator",
+    "load_kprobe",
     "load_tracing",
     "test_run",
 )
@@ -27,7 +29,8 @@ __all__ = (
 _NR_BPF = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "s390x": 351, "ppc64le": 361}
 _PROG_LOAD, _PROG_TEST_RUN, _RAW_TRACEPOINT_OPEN = 5, 10, 17
 _LINK_CREATE, _ITER_CREATE = 28, 33
-_PROG_TYPE_RAW_TRACEPOINT, _PROG_TYPE_TRACING, _TRACE_RAW_TP, _TRACE_ITER = 17, 26, 23, 28
+_PROG_TYPE_KPROBE, _PROG_TYPE_RAW_TRACEPOINT, _PROG_TYPE_TRACING = 2, 17, 26
+_TRACE_RAW_TP, _TRACE_FENTRY, _TRACE_ITER = 23, 24, 28
 _LOG_BYTES = 1 << 20
 
 
@@ -119,13 +122,24 @@ def load_iterator(name: str, instructions: bytes, attach_btf_id: int) -> int:
     return _load(name, instructions, {**kind, "attach_btf_id": attach_btf_id})
 
 
+def load_fentry(name: str, instructions: bytes, attach_btf_id: int) -> int:
+    """Load a program for the entry of a kernel function (5.5 and later). Raises LoadError."""
+    kind = {"prog_type": _PROG_TYPE_TRACING, "expected_attach_type": _TRACE_FENTRY}
+    return _load(name, instructions, {**kind, "attach_btf_id": attach_btf_id})
+
+
+def load_kprobe(name: str, instructions: bytes) -> int:
+    """Load a program for a kprobe. Raises LoadError."""
+    return _load(name, instructions, {"prog_type": _PROG_TYPE_KPROBE})
+
+
 def load_for_test_run(name: str, instructions: bytes) -> int:
     """Load a program that test_run() can run and nothing is attached to. Raises LoadError."""
     return _load(name, instructions, {"prog_type": _PROG_TYPE_RAW_TRACEPOINT})
 
 
 def attach_raw_tracepoint(name: str, prog_fd: int) -> int:
-    """Attach a loaded tracing program to its tracepoint; return the link. Raises LoadError."""
+    """Attach a loaded tracing program to its target; return the link. Raises LoadError."""
     return call(_RAW_TRACEPOINT_OPEN, _RawTracepoint(0, prog_fd, 0), f"attach {name}")
 
 

@@ -88,6 +88,7 @@ MEMBERS: dict[str, dict[str, str]] = {
         "cred": "cred",
     },
     "cred": {"uid": "uid"},
+    "pt_regs": {"di": "di?"},
     "inet_hashinfo": {"ehash": "ehash", "ehash_mask": "ehash_mask"},
     "inet_timewait_sock": {
         "skc_nulls_node": "__tw_common.skc_nulls_node",

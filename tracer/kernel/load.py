@@ -26,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from tracer.kernel import bpf, handoff, load_census
 from tracer.kernel.btf import KIND_FUNC, KIND_TYPEDEF, Btf, BtfError
 from tracer.kernel.header import MEMBERS, kernel_types
+from tracer.kernel.hook_ack import attach_hook
 from tracer.kernel.instructions import with_constant
 from tracer.kernel.kallsyms import shorten_kallsyms
 from tracer.kernel.source_text import assemble, make_kernel_tree
@@ -94,11 +95,14 @@ def load_teardown(
     fds = {f"ring:{n}": module[f"closes_{n}"].map_fd for n in range(options["rings"])}
     fds["counts"] = module["counts"].map_fd
     fds["prog:sweep"] = load_sweep(module)
+    hook, hook_fds = attach_hook(module.dump_func, btf)
+    fds.update(hook_fds)
     fds.update(attach_all(module, btf))
     reset_reasons = {number: name for name, number in btf.enum("sk_rst_reason").items()}
     return {
         "programs": [name for name, *_ in PROGRAMS],
         "mechanism": "tp_btf",
+        "hooks": [hook],
         "rings": options["rings"],
         "slots": options["slots"],
         "ring_bytes": options["ring_pages"] * os.sysconf("SC_PAGESIZE"),

@@ -126,7 +126,7 @@ def _loaded_facts(manifest: dict[str, Any], counters: dict[str, Any], hz: int) -
     yield Fact(
         "attach", True, f"{len(manifest['programs'])} programs by {manifest['mechanism']}, {by}"
     )
-    yield Fact("ACK of the FIN", None, "by the socket's own counters: exact, but without its time")
+    yield from map(_hook, manifest["hooks"])
     yield _reset_reasons(manifest)
     yield _misses(counters)
     rings = f"{manifest['rings']} of {manifest['ring_bytes'] >> 10} KiB"
@@ -134,6 +134,15 @@ def _loaded_facts(manifest: dict[str, Any], counters: dict[str, Any], hz: int) -
     yield Fact(
         "timer", True, f"HZ={hz}: delayed ACK from 40 to 200 ms, one tick is {1000 // hz} ms"
     )
+
+
+def _hook(hook: dict[str, Any]) -> Fact:
+    if hook["mechanism"] != "counters":
+        detail = f"seen leaving by {hook['mechanism']} on {hook['function']}"
+        return Fact("ACK of the FIN", True, "; ".join(filter(None, (detail, hook["reason"]))))
+    why = f" ({hook['reason']})" if hook["reason"] else ""
+    detail = f"by the socket's own counters: exact, but without its time{why}"
+    return Fact("ACK of the FIN", None, detail)
 
 
 def _reset_reasons(manifest: dict[str, Any]) -> Fact:
