@@ -14,8 +14,7 @@ PYTEST = $(SUDO) env FOURWAVE_KERNEL_TESTS=$(FOURWAVE_KERNEL_TESTS) \
 	$(BIN)/python -m pytest -p no:cacheprovider
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint fmt type unit kernel random golden docs bench bench-census vm vm-all clean \
-	setup setup-test setup-bench setup-vm
+.PHONY: help run test lint fmt type unit kernel random golden docs bench bench-census vm vm-all clean setup setup-test setup-bench setup-vm
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

@@ -33,7 +33,8 @@ class Snapshot:
 
     `records` counts every close that arrived, `shown` those that passed the filter;
     all mappings count the latter. `kernel` holds the kernel's own totals, empty when
-    none came; `lost` is keyed by where.
+    none came; `lost` is keyed by where. `contradicted`: closes of which a hook and the
+    counters told different stories.
     """
 
     records: int
@@ -43,6 +44,7 @@ class Snapshot:
     causes: Mapping[tuple[Kind, Cause], int]
     lost: Mapping[str, int]
     kernel: Mapping[str, int]
+    contradicted: int = 0
 
     @property
     def lost_total(self) -> int:
@@ -89,6 +91,7 @@ class Aggregator:
             causes=self._summed(lambda rule: (rule.kind, rule.cause)),
             lost=self.lost(),
             kernel=dict(self.kernel),
+            contradicted=int(self._by_reason[Reason.HOOK_CONTRADICTS]),
         )
 
     def lost(self) -> dict[str, int]:

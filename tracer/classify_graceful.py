@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from tracer.tcp import ConnFlag
 from tracer.verdict import Reason
 
 if TYPE_CHECKING:
@@ -19,8 +20,11 @@ if TYPE_CHECKING:
 
 Reasons = npt.NDArray[np.uint8]
 
+OLD_ANSWERED = int(ConnFlag.OLD_ANSWERED)
 PURE_ACK = np.uint8(Reason.PURE_ACK)
 PURE_OR_DATA = np.uint8(Reason.PURE_OR_DATA)
+PURE_ACK_SEEN = np.uint8(Reason.PURE_ACK_SEEN)
+HOOK_CONTRADICTS = np.uint8(Reason.HOOK_CONTRADICTS)
 
 SHORTEST_PROBE_NS = 200_000_000
 """TCP_RTO_MIN (HZ/5): no zero-window probe follows data sooner (tcp_probe0_base)."""
@@ -90,7 +94,18 @@ def passive(rows: Rows) -> Reasons:
     several = seen & fin_unacked & ~one_segment
     if several.any():
         reasons[several] = _several_segments(rows.only(several))
+    hooked = seen & (rows.column("ack_sent_ns") != 0)
+    if hooked.any():
+        _agree_with_hook(reasons, hooked)
     return reasons
+
+
+def _agree_with_hook(reasons: Reasons, hooked: Mask) -> None:
+    # The hook saw a bare segment leave in CLOSE_WAIT that was the first to acknowledge
+    # the peer's FIN. Where the counters had two answers this is the one.
+    agreed = (reasons == PURE_ACK) | (reasons == PURE_OR_DATA)
+    reasons[hooked & agreed] = PURE_ACK_SEEN
+    reasons[hooked & ~agreed] = HOOK_CONTRADICTS
 
 
 _ACKED_BEFORE = codes(
@@ -126,7 +141,8 @@ def _acked_before_our_fin(rows: Rows) -> Reasons:
 def _pure_came_first(rows: Rows) -> Mask:
     # Both bare ACKs and data left in CLOSE_WAIT. Had data been first it would have
     # cleared the pending ACK, and another bare segment needs another cause: a
-    # repeated FIN, a zero-window probe of ours, a keepalive of either side.
+    # repeated FIN or data, an ACK that older ones overtook (tcp_send_dupack), a
+    # zero-window probe of ours, a keepalive of either side.
     waited_ns = rows.column("fin_sent_ns") - rows.column("fin_received_ns")
     window = rows.counts("at_halfway", "snd_wnd").astype(np.int64)
     room = window - rows.counts("at_halfway", "unacked")
@@ -135,7 +151,9 @@ def _pure_came_first(rows: Rows) -> Mask:
     too_soon_for_others = (waited_ns < SHORTEST_PROBE_NS) | (
         (waited_ns < SHORTEST_KEEPALIVE_NS) & never_blocked
     )
-    pure: Mask = too_soon_for_others & (rows.column("dup_fin") == 0)
+    repeated = (rows.column("dup_fin") != 0) | rows.has("flags", OLD_ANSWERED)
+    repeated |= since(rows, "at_halfway", "at_fin_sent", "data_segs_in") != 0
+    pure: Mask = too_soon_for_others & ~repeated
     return pure
 
 

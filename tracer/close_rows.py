@@ -53,6 +53,7 @@ class Row(NamedTuple):
     fin_received_ns: int
     fin_sent_ns: int
     fin_acked_ns: int
+    ack_sent_ns: int
     rst_sent_ns: int
     rst_received_ns: int
     closer__tgid: int

@@ -76,8 +76,10 @@ def _acked_by_closing(row: Row, verdict: Verdict) -> int:
 
 
 def _ack_sent(row: Row, verdict: Verdict) -> int:
-    # When our ACK of the peer's FIN left, where that is known without seeing it:
+    # When our ACK of the peer's FIN left: seen by a hook, or known without seeing it.
     # tcp_fin() sends it at once in FIN_WAIT1 and FIN_WAIT2; a FIN alone carries it.
+    if row.ack_sent_ns:
+        return row.ack_sent_ns
     if verdict.reason in _FIN_CARRIED_ACK:
         return 0 if row.at_fin_sent__unsent else row.fin_sent_ns
     at_once = verdict.reason in _ACKED_AT_ONCE or (verdict.kind == _ACTIVE and row.sk_flags & _DONE)

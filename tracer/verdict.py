@@ -63,6 +63,8 @@ class Reason(IntEnum):
     LAST_ACK_UNSEEN = 20
     PASSIVE_COUNTERS = 21
     FIN_STILL_QUEUED = 22
+    PURE_ACK_SEEN = 23
+    HOOK_CONTRADICTS = 24
     # active
     PEER_FIN_CARRIED_ACK = 30
     PEER_PURE_ACK = 31
@@ -132,10 +134,13 @@ class Rule(NamedTuple):
     fin_ack: FinAck = FinAck.NONE
     cause: Cause = Cause.NONE
     actor: Actor = Actor.NOBODY
+    hooked: bool = False
 
     @property
     def evidence(self) -> Evidence:
-        """Counters, wherever a handshake was derived."""
+        """Counters, wherever a handshake was derived and no hook saw its ACK leave."""
+        if self.hooked:
+            return Evidence.HOOK
         return Evidence.COUNTERS if self.handshake else Evidence.NONE
 
 
@@ -169,6 +174,8 @@ RULES: dict[Reason, Rule] = {
     Reason.LAST_ACK_UNSEEN: Rule(Kind.PASSIVE, _NO),
     Reason.PASSIVE_COUNTERS: Rule(Kind.PASSIVE, _NO),
     Reason.FIN_STILL_QUEUED: Rule(Kind.PASSIVE, _FOUR, FinAck.PURE),
+    Reason.PURE_ACK_SEEN: Rule(Kind.PASSIVE, _FOUR, FinAck.PURE, hooked=True),
+    Reason.HOOK_CONTRADICTS: Rule(Kind.PASSIVE, _NO),
     Reason.PEER_FIN_CARRIED_ACK: Rule(Kind.ACTIVE, _THREE, FinAck.FIN),
     Reason.PEER_PURE_ACK: Rule(Kind.ACTIVE, _FOUR, FinAck.PURE),
     Reason.PEER_DATA_CARRIED_ACK: Rule(Kind.ACTIVE, _FOUR, FinAck.DATA),

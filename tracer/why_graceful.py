@@ -61,6 +61,13 @@ def _pure_ack(f: Facts) -> str:
     )
 
 
+def _pure_ack_seen(f: Facts) -> str:
+    return (
+        "four segments: the ACK of the peer's FIN was seen leaving by itself, "
+        f"and {who(f)} {_waited(f)} after the FIN came{_repeated(f)}"
+    )
+
+
 def _data_carried_ack(f: Facts) -> str:
     return (
         "four segments: the ACK of the peer's FIN rode on data we still had to send, "
@@ -123,6 +130,13 @@ def _fin_still_queued(f: Facts) -> str:
     return (
         f"four segments: {who(f)} with data still to send, and the peer's FIN came, and was "
         "acknowledged by a segment of its own, before our FIN could leave"
+    )
+
+
+def _hook_contradicts(f: Facts) -> str:
+    return (
+        f"the peer closed first, and {who(f)} {_waited(f)} later; a hook saw the FIN acknowledged "
+        "by a segment of its own and the counters did not, so how is not known"
     )
 
 
@@ -220,6 +234,8 @@ GRACEFUL: dict[Reason, Sentence] = {
     Reason.LAST_DATA_CARRIED_ACK: _last_data_carried_ack,
     Reason.FIN_CARRIED_ACK_RESENT: _fin_carried_ack_resent,
     Reason.PURE_ACK: _pure_ack,
+    Reason.PURE_ACK_SEEN: _pure_ack_seen,
+    Reason.HOOK_CONTRADICTS: _hook_contradicts,
     Reason.DATA_CARRIED_ACK: _data_carried_ack,
     Reason.PURE_OR_DATA: _pure_or_data,
     Reason.FIN_ARRIVAL_UNSEEN: _fin_arrival_unseen,

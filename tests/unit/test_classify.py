@@ -165,6 +165,44 @@ PASSIVE: list[tuple[str, Made, Reason]] = [
         Reason.PURE_OR_DATA,
     ),
     (
+        "7 both, and the peer repeated data",
+        lambda: b.passive_four(
+            at_fin_sent__segs_out=10,
+            at_fin_sent__data_segs_out=2,
+            at_fin_sent__data_segs_in=b.passive_four()["at_halfway"]["data_segs_in"][0] + 1,
+        ),
+        Reason.PURE_OR_DATA,
+    ),
+    (
+        "7 both, and an old ACK was answered",
+        lambda: b.passive_four(
+            at_fin_sent__segs_out=10,
+            at_fin_sent__data_segs_out=2,
+            flags=b.OPENED | ConnFlag.OLD_ANSWERED,
+        ),
+        Reason.PURE_OR_DATA,
+    ),
+    (
+        "7 a hook saw the ACK",
+        lambda: b.passive_four(ack_sent_ns=b.FIN_NS + 40 * b.MS),
+        Reason.PURE_ACK_SEEN,
+    ),
+    (
+        "7 both, and a hook saw which came first",
+        lambda: b.passive_four(
+            at_fin_sent__segs_out=10,
+            at_fin_sent__data_segs_out=2,
+            dup_fin=1,
+            ack_sent_ns=b.FIN_NS + 40 * b.MS,
+        ),
+        Reason.PURE_ACK_SEEN,
+    ),
+    (
+        "5 a hook saw an ACK that the counters did not",
+        lambda: b.passive(ack_sent_ns=b.FIN_NS + 40 * b.MS),
+        Reason.HOOK_CONTRADICTS,
+    ),
+    (
         "7 acknowledged by nothing",
         lambda: b.passive_four(at_fin_sent__segs_out=7),
         Reason.PASSIVE_COUNTERS,
@@ -797,7 +835,7 @@ def test_what_the_rules_call_a_cause(reason: Reason, kind: Kind, cause: Cause) -
 
 def test_a_handshake_has_evidence_and_nothing_else_has() -> None:
     for rule in RULES.values():
-        assert (rule.evidence == Evidence.COUNTERS) == (rule.handshake != Handshake.NONE)
+        assert (rule.evidence == Evidence.NONE) == (rule.handshake == Handshake.NONE)
 
 
 @pytest.mark.parametrize(

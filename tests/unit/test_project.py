@@ -132,4 +132,4 @@ def test_every_make_target_is_explained() -> None:
     text = (ROOT / "Makefile").read_text()
     phony = set(re.findall(r"[a-z-]+", re.findall(r"^\.PHONY: (.*)$", text, re.MULTILINE)[0]))
     explained = set(re.findall(r"^([a-z-]+):.*## ", text, re.MULTILINE))
-    assert phony - explained == {"setup", "setup-test", "setup-bench"}
+    assert phony - explained == {"setup", "setup-test", "setup-bench", "setup-vm"}

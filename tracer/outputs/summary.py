@@ -111,6 +111,9 @@ def _accounts(snapshot: Snapshot) -> Iterator[str]:
         yield f"{plural(gaps, 'state change')} missed: the closes they belong to say unknown."
     if resets := kernel.get("resets_lost", 0):
         yield f"{plural(resets, 'report')} of a RST of ours lost: those closes may tell less."
+    if snapshot.contradicted:
+        closes = plural(snapshot.contradicted, "close")
+        yield f"A hook and the counters contradict each other about {closes}: please report it."
     yield from _losses(snapshot)
     yield _balance(snapshot)
 
