@@ -20,6 +20,7 @@ from tests.truth.sockets import Flavour
 from tests.truth.watch import Watch
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.truth.netns import Net
@@ -64,21 +65,25 @@ def traffic(net: Net) -> list[Made]:
         return [made for one in batches for made in one]
 
 
-@pytest.mark.parametrize("path", PATHS)
-def test_a_spoilt_path(path: str, tmp_path: Path) -> None:
-    """160 connections over it: no record contradicts what its end sent and what reached it."""
+@pytest.fixture(scope="module")
+def watch() -> Iterator[Watch]:
+    """The tracer, where there are such paths."""
     lacks = netem_missing()
     if lacks:
         # Not a failure even where all kernel tests are asked for: the guests of `make vm` can.
         pytest.skip(f"this kernel makes no lossy path: {lacks}")
+    running = Watch()
+    yield running
+    running.stop()
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_spoilt_path(path: str, watch: Watch, tmp_path: Path) -> None:
+    """160 connections over it: no record contradicts what its end sent and what reached it."""
     with lossy_net(*PATHS[path]) as net:
-        watch = Watch([word for inum in sorted(net.inums) for word in ("--netns", str(inum))])
-        try:
-            run = bench.run(net, tmp_path, lambda: traffic(net), watch)
-            report = run.report
-            assert not report.disagreed, report.text()
-            assert not report.extra, report.text()
-            assert watch.accounts_for(len(report.missing), run.lost_before), report.text()
-            assert len(report.undecided) * UNDECIDED_PER <= report.closes, report.text()
-        finally:
-            watch.stop()
+        run = bench.run(net, tmp_path, lambda: traffic(net), watch)
+    report = run.report
+    assert not report.disagreed, report.text()
+    assert not report.extra, report.text()
+    assert watch.accounts_for(len(report.missing), run.lost_before), report.text()
+    assert len(report.undecided) * UNDECIDED_PER <= report.closes, report.text()

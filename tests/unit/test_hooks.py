@@ -34,10 +34,10 @@ def refusals(**facts: Any) -> dict[str, str | None]:
     return {rung.mechanism: rung.refusal for rung in plan(KernelSupport(**(defaults | facts)))}
 
 
-def test_the_best_comes_first_and_the_inner_function_is_taken() -> None:
+def test_the_best_comes_first_and_both_functions_are_taken() -> None:
     assert plan(EVERYTHING) == [
-        Rung(FENTRY, "__tcp_send_ack"),
-        Rung(KPROBE, "__tcp_send_ack"),
+        Rung(FENTRY, ("tcp_send_ack", "__tcp_send_ack")),
+        Rung(KPROBE, ("tcp_send_ack", "__tcp_send_ack")),
         Rung(COUNTERS),
     ]
 
@@ -48,7 +48,10 @@ def test_the_best_comes_first_and_the_inner_function_is_taken() -> None:
         ({}, {}),
         (
             {"functions": {}},
-            {FENTRY: "the kernel's types name neither __tcp_send_ack nor tcp_send_ack"},
+            dict.fromkeys(
+                (FENTRY, KPROBE),
+                "the kernel's types name neither tcp_send_ack nor __tcp_send_ack",
+            ),
         ),
         ({"has_kprobe_pmu": False}, {KPROBE: "the kernel has no kprobes"}),
         (

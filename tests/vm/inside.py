@@ -19,7 +19,7 @@ from typing import Any, Final
 
 FOURWAVE: Final = str(Path(sys.executable).with_name("fourwave"))
 # Modules the networks of the tests are made of; loaded here, as a namespace cannot ask for them.
-MODULES: Final = ("tun", "veth", "sch_netem")
+MODULES: Final = ("tun", "veth", "bridge", "sch_netem")
 STEP_S: Final = 2400.0
 TAIL_CHARS: Final = 2000
 ENVIRONMENT: Final = {"FOURWAVE_KERNEL_TESTS": "1", "FOURWAVE_LOADER_TIMEOUT_S": "300"}

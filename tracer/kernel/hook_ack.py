@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from . import bpf, hooks
 from .btf import KIND_FUNC
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from .btf import Btf
 
 __all__ = ("attach_hook",)
-
-NAME: Final = "send_ack"
 
 
 def attach_hook(
@@ -54,8 +52,13 @@ def attached(rung: hooks.Rung, code_of: Callable[[bytes], bytes], btf: Btf) -> d
     if rung.mechanism == hooks.COUNTERS:
         return {}
     code = code_of(f"on_send_ack_{rung.mechanism}".encode())
-    if rung.mechanism == hooks.KPROBE:
-        program = bpf.load_kprobe(NAME, code)
-        return {f"prog:{NAME}": program, f"link:{NAME}": attach_kprobe(rung.function, program)}
-    program = bpf.load_fentry(NAME, code, btf.find(rung.function, KIND_FUNC) or 0)
-    return {f"prog:{NAME}": program, f"link:{NAME}": bpf.attach_raw_tracepoint(NAME, program)}
+    fds: dict[str, int] = {}
+    for function in rung.functions:
+        if rung.mechanism == hooks.KPROBE:
+            program = bpf.load_kprobe(function, code)
+            link = attach_kprobe(function, program)
+        else:
+            program = bpf.load_fentry(function, code, btf.find(function, KIND_FUNC) or 0)
+            link = bpf.attach_raw_tracepoint(function, program)
+        fds |= {f"prog:{function}": program, f"link:{function}": link}
+    return fds

@@ -19,8 +19,8 @@ __all__ = ("COUNTERS", "FENTRY", "KPROBE", "LADDER", "KernelSupport", "Rung", "p
 
 FENTRY, KPROBE, COUNTERS = "fentry", "kprobe", "counters"
 LADDER: Final = (FENTRY, KPROBE, COUNTERS)
-# tcp_send_ack() may jump into the other one, or have it built in: the inner one sees more.
-FUNCTIONS: Final = ("__tcp_send_ack", "tcp_send_ack")
+# Some compilers build the second into the first, some only jump there; callers use both.
+FUNCTIONS: Final = ("tcp_send_ack", "__tcp_send_ack")
 HOOK: Final = "ack_sent"
 LIMIT: Final = "FOURWAVE_HOOKS"
 
@@ -43,7 +43,7 @@ class Rung:
     """One way to hook; `refusal` says why it is not even tried."""
 
     mechanism: str
-    function: str = ""
+    functions: tuple[str, ...] = ()
     refusal: str | None = None
 
 
@@ -55,18 +55,15 @@ def highest_allowed() -> str:
 
 def plan(support: KernelSupport) -> list[Rung]:
     """Return the rungs from the best down; the counters, which are always there, come last."""
-    function = next((name for name in FUNCTIONS if name in support.functions), "")
-    rungs = [
-        Rung(FENTRY, function, _refusal(support, FENTRY, function)),
-        Rung(KPROBE, function or FUNCTIONS[-1], _refusal(support, KPROBE, function)),
-    ]
+    functions = tuple(name for name in FUNCTIONS if name in support.functions)
+    rungs = [Rung(one, functions, _refusal(support, one)) for one in (FENTRY, KPROBE)]
     return [*rungs, Rung(COUNTERS)]
 
 
-def _refusal(support: KernelSupport, mechanism: str, function: str) -> str | None:
+def _refusal(support: KernelSupport, mechanism: str) -> str | None:
     if LADDER.index(mechanism) < LADDER.index(support.highest):
         return f"not allowed by {LIMIT}={support.highest}"
-    if mechanism == FENTRY and not function:
+    if not support.functions:
         return f"the kernel's types name neither {' nor '.join(FUNCTIONS)}"
     if mechanism == KPROBE and not support.has_kprobe_pmu:
         return "the kernel has no kprobes"
@@ -80,6 +77,6 @@ def told(chosen: Rung, refusals: Mapping[str, str]) -> dict[str, Any]:
     return {
         "hook": HOOK,
         "mechanism": chosen.mechanism,
-        "function": chosen.function,
+        "functions": list(chosen.functions),
         "reason": "; ".join(f"{name}: {why}" for name, why in refusals.items()),
     }

@@ -138,7 +138,7 @@ def _loaded_facts(manifest: dict[str, Any], counters: dict[str, Any], hz: int) -
 
 def _hook(hook: dict[str, Any]) -> Fact:
     if hook["mechanism"] != "counters":
-        detail = f"seen leaving by {hook['mechanism']} on {hook['function']}"
+        detail = f"seen leaving by {hook['mechanism']} on {' and '.join(hook['functions'])}"
         return Fact("ACK of the FIN", True, "; ".join(filter(None, (detail, hook["reason"]))))
     why = f" ({hook['reason']})" if hook["reason"] else ""
     detail = f"by the socket's own counters: exact, but without its time{why}"

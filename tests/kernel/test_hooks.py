@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Each way to see the ACK of the peer's FIN leave: by fentry, by kprobe, and by no hook at all."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.truth import bench
+from tests.truth.mixed import SCENARIOS
+from tests.truth.sockets import Flavour
+from tests.truth.watch import Watch
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.truth.compare import Record
+    from tests.truth.netns import Net
+
+pytestmark = pytest.mark.kernel
+
+COUNT = 12
+# The ACK leaves by itself; with data; with the FIN.
+BY_ITSELF, OTHERWISE = "four_way", ("four_way_ack_on_data", "three_way")
+
+
+def watch_with(mechanism: str, net: Net, monkeypatch: pytest.MonkeyPatch) -> Watch:
+    """Start the tracer with this mechanism, skip where the kernel has another one to offer."""
+    monkeypatch.setenv("FOURWAVE_HOOKS", mechanism)
+    watch = Watch(["--netns", str(net.client.ns.inum)])
+    (ready,) = (line for line in watch.errors if line.startswith("ready"))
+    if f" {mechanism}" not in ready:
+        watch.stop()
+        # Not a failure even where all kernel tests are asked for: the guests of `make vm` can.
+        pytest.skip(f"this kernel allows no {mechanism}: {ready}")
+    return watch
+
+
+def passive_ends(name: str, net: Net, watch: Watch, folder: Path) -> list[Record]:
+    """Make such closes, hold them against the packets, return the records of the second end."""
+    run = bench.run(net, folder, lambda: SCENARIOS[name].run(net, Flavour.V4, COUNT), watch)
+    assert run.report.right, run.report.text(limit=3)
+    return [record for record in run.records if record["kind"] == "passive"]
+
+
+@pytest.mark.parametrize("mechanism", ["fentry", "kprobe", "counters"])
+def test_the_ack_of_the_fin(
+    mechanism: str, loopback_net: Net, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hook names the moment between both FINs; it never sees what data or our FIN carried."""
+    watch = watch_with(mechanism, loopback_net, monkeypatch)
+    try:
+        seen = passive_ends(BY_ITSELF, loopback_net, watch, tmp_path)
+        unseen = [
+            end for name in OTHERWISE for end in passive_ends(name, loopback_net, watch, tmp_path)
+        ]
+    finally:
+        watch.stop()
+    assert len(seen) == COUNT
+    assert {end["evidence"] for end in unseen} == {"counters"}
+    if mechanism == "counters":
+        assert {end["evidence"] for end in seen} == {"counters"}
+        return
+    for end in seen:
+        at = end["timeline_us"]
+        assert end["evidence"] == "hook", end
+        assert at["fin_received"] < at["ack_sent"] < at["fin_sent"], at
