@@ -53,6 +53,7 @@ def kill(wishes: Wishes, ask: Callable[[str], bool]) -> int:
         raise UsageError("kill ends only what is named: give --pid, --comm, --port, --raddr …")
     with runs_census.attach() as source:
         census, chosen = _choose(source, wishes)
+        _tell_accounts(census)
         if not len(chosen):
             _tell(_none(wishes))
             return 0
@@ -112,6 +113,13 @@ def _report(census: Census, chosen: Rows, results: Mapping[int, int], wishes: Wi
     for line in killing.outcome(chosen, results, explain):
         _tell(line)
     return int(any(code not in (0, errno.ENOENT) for code in results.values()))
+
+
+def _tell_accounts(census: Census) -> None:
+    from tracer.outputs import findings  # noqa: PLC0415
+
+    for line in findings.accounts(census):
+        _tell(line)
 
 
 def _none(wishes: Wishes) -> str:

@@ -174,13 +174,13 @@ class Groups:
         )
 
     def _peers(self, group: int) -> tuple[tuple[Peer, ...], int]:
-        rows = self._rows[self._members(group)]
-        ids, first = number_groups(*halves(rows["raddr"]))
+        members = self._members(group)
+        remote, family = self._rows["raddr"][members], self._rows["family"][members]
+        ids, first = number_groups(*halves(remote))
         counts = np.bincount(ids)
         top = np.argsort(-counts, kind="stable")[:PEERS_MAX]
         peers = tuple(
-            Peer(text_of(rows["raddr"][first[i]], int(rows["family"][first[i]])), int(counts[i]))
-            for i in top
+            Peer(text_of(remote[first[i]], int(family[first[i]])), int(counts[i])) for i in top
         )
         return peers, len(first)
 
