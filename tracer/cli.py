@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import click
 
-from tracer import __version__, cli_census, cli_kill, cli_options, runs
+from tracer import __version__, cli_census, cli_kill, cli_options, cli_top, runs
 from tracer.errors import FourwaveError
 
 PROG: Final = "fourwave"
@@ -90,7 +90,7 @@ def replay(file: str, **options: Any) -> None:
     runs.replay(file, cli_options.wishes(options))
 
 
-for command in (*cli_census.COMMANDS, *cli_kill.COMMANDS):
+for command in (*cli_top.COMMANDS, *cli_census.COMMANDS, *cli_kill.COMMANDS):
     cli.add_command(command)
 
 

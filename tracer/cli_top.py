@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Commands that count closes by process and connection: top, report."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import click
+
+from tracer import cli_options, runs_top
+
+COUNT_OPTIONS: Final = (
+    *cli_options.FILTER_OPTIONS,
+    click.option(
+        "--sort",
+        type=click.Choice(("closes", "resets", "failed", "active")),
+        default="closes",
+        show_default=True,
+        help="Order.",
+    ),
+    click.option(
+        "--limit",
+        type=click.IntRange(1),
+        default=20,
+        show_default=True,
+        metavar="N",
+        help="Show no more rows.",
+    ),
+    click.option("--json", "as_json", is_flag=True, help="One JSON object per row."),
+    cli_options.VIEW_OPTIONS[-1],
+)
+
+
+def wishes(options: dict[str, Any]) -> runs_top.Wishes:
+    """Return a command's options as plain values."""
+    asked = cli_options.wishes(options)
+    names = ("every_s", "duration_s", "sort", "limit", "as_json")
+    given = {name: options[name] for name in names if name in options}
+    return runs_top.Wishes(filters=asked.filters, color=asked.color, **given)
+
+
+@click.command()
+@click.option(
+    "--every",
+    "every_s",
+    type=click.FloatRange(0.2, 3_600),
+    default=2,
+    show_default=True,
+    metavar="SECONDS",
+    help="Count anew after so long.",
+)
+@cli_options.options((cli_options.LIMIT_OPTIONS[1],), COUNT_OPTIONS)
+def top(**options: Any) -> None:
+    """Show who ends how many connections, and how, again and again. Needs root.
+
+    WE 1ST: of the closes by FIN, those where our FIN was first; they leave TIME_WAIT here.
+    3 SEGS: the FINs and their ACKs took three segments. RST: reset by either side.
+    """
+    runs_top.top(wishes(options))
+
+
+@click.command()
+@click.argument("file")
+@cli_options.options(COUNT_OPTIONS)
+def report(file: str, **options: Any) -> None:
+    """Show who ended how many connections in a recording FILE ("-": stdin), and the summary.
+
+    Of a damaged file everything before the damage is counted; then it exits with 1.
+    """
+    runs_top.report(file, wishes(options))
+
+
+COMMANDS: Final = (top, report)
