@@ -22,7 +22,11 @@ FOURWAVE: Final = str(Path(sys.executable).with_name("fourwave"))
 MODULES: Final = ("tun", "veth", "bridge", "sch_netem")
 STEP_S: Final = 2400.0
 TAIL_CHARS: Final = 2000
-ENVIRONMENT: Final = {"FOURWAVE_KERNEL_TESTS": "1", "FOURWAVE_LOADER_TIMEOUT_S": "300"}
+ENVIRONMENT: Final = {
+    "FOURWAVE_KERNEL_TESTS": "1",
+    "FOURWAVE_EMULATED": "1",
+    "FOURWAVE_LOADER_TIMEOUT_S": "300",
+}
 
 Step = dict[str, Any]
 
