@@ -27,7 +27,7 @@ MOUNTINFO: Final = b"""\
 @pytest.fixture
 def mount() -> Path:
     """Give this machine's cgroup2 mount."""
-    found = cgroups._cgroup2_mount()
+    found = next(cgroups._cgroup2_mounts(), None)
     if found is None:
         pytest.skip("no cgroup2 is mounted here")
     return Path(os.fsdecode(found))
@@ -136,4 +136,4 @@ def test_the_mount_point_is_read_as_the_kernel_wrote_it(
 ) -> None:
     line = b"36 31 0:32 / " + shown + b" rw,relatime shared:9 - cgroup2 cgroup2 rw\n"
     fake_mounts(monkeypatch, tmp_path, line)
-    assert cgroups._cgroup2_mount() == meant
+    assert list(cgroups._cgroup2_mounts()) == [meant]

@@ -6,7 +6,12 @@ from __future__ import annotations
 import ctypes
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 __all__ = ("CgroupPaths",)
 
@@ -25,9 +30,13 @@ class CgroupPaths:
     """Looks cgroups up below the first cgroup2 mount; without one, knows none."""
 
     def __init__(self) -> None:
-        self._mount = _cgroup2_mount()
         self._libc = ctypes.CDLL(None, use_errno=True)
-        self._fd = os.open(self._mount, os.O_RDONLY | os.O_DIRECTORY) if self._mount else -1
+        self._fd, self._mount = _open_mount()
+
+    @property
+    def there(self) -> bool:
+        """Whether there is a hierarchy to look in."""
+        return self._fd >= 0
 
     def path(self, cgroup_id: int) -> str | None:
         """Return the path within the hierarchy, None when it is gone or cannot be asked for."""
@@ -44,7 +53,7 @@ class CgroupPaths:
             target = os.readlink(f"/proc/self/fd/{fd}".encode())  # noqa: PTH115 - Path takes str
         finally:
             os.close(fd)
-        path = target.removeprefix(self._mount or b"") or b"/"
+        path = target.removeprefix(self._mount) or b"/"
         return path.decode("utf-8", "backslashreplace")
 
     def close(self) -> None:
@@ -54,12 +63,19 @@ class CgroupPaths:
             self._fd = -1
 
 
-def _cgroup2_mount() -> bytes | None:
+# The first that is within reach: a mount can be covered by another one.
+def _open_mount() -> tuple[int, bytes]:
+    for mount in _cgroup2_mounts():
+        with suppress(OSError):
+            return os.open(mount, os.O_RDONLY | os.O_DIRECTORY), mount
+    return -1, b""
+
+
+def _cgroup2_mounts() -> Iterator[bytes]:
     for line in Path("/proc/self/mountinfo").read_bytes().splitlines():
         left, _, right = line.partition(b" - ")
         if right.startswith(b"cgroup2 "):
-            return re.sub(rb"\\([0-7]{3})", _from_octal, left.split()[4])
-    return None
+            yield re.sub(rb"\\([0-7]{3})", _from_octal, left.split()[4])
 
 
 # Blanks and backslashes in a mount point: fs/seq_file.c mangle_path().

@@ -6,11 +6,13 @@ from __future__ import annotations
 import json
 import os
 import platform
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tracer.errors import HostError
+from tracer.kernel.cgroups import CgroupPaths
 from tracer.kernel.launch import python_candidates
 
 if TYPE_CHECKING:
@@ -92,7 +94,9 @@ def _bcc_python() -> Fact:
 
 
 def _cgroup2() -> Fact:
-    if " - cgroup2 " in Path("/proc/self/mountinfo").read_text(errors="replace"):
+    with closing(CgroupPaths()) as paths:
+        there = paths.there
+    if there:
         return Fact("cgroup2", True, "mounted: units and containers are named")
     remedy = "mount -t cgroup2 none /sys/fs/cgroup/unified"
     return Fact("cgroup2", None, "not mounted: closes carry no unit or container", remedy)
