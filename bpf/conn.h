@@ -64,6 +64,22 @@ static __always_inline struct conn_record *conn_find(u64 cookie)
 }
 
 /*
+ * The same without the hash, for programs that may not use one whose elements
+ * are allocated as they are needed: before v6.1 the kernel warns of those where
+ * a kprobe or a raw tracepoint runs them (Linux commit ee4ed53c5eb6).
+ */
+static __always_inline struct conn_record *slot_find(u64 cookie)
+{
+	struct slot *hot = hot_slot(cookie), *cold = cold_slot(cookie);
+
+	if (!cookie || !hot || !cold)
+		return NULL;
+	if (hot->conn.cookie == cookie)
+		return &hot->conn;
+	return cold->conn.cookie == cookie ? &cold->conn : NULL;
+}
+
+/*
  * Whoever reads back its own claim alone owns the slot. Two that try at once
  * may both step back, never both go on; stepping back leads further down.
  */
@@ -130,6 +146,16 @@ static __always_inline void slot_free(struct slot *slot)
 {
 	slot->conn.cookie = 0;
 	__sync_fetch_and_add(&slot->claims, -1);
+}
+
+/* Free the place at this index, which is in use. */
+static __always_inline void slot_release(struct slot *slot, u32 index)
+{
+	struct slot *hot = hot_slot(slot->conn.cookie);
+
+	if (index >= HOT_SLOTS && hot)
+		__sync_fetch_and_add(&hot->spilled, -1);
+	slot_free(slot);
 }
 
 static __always_inline void conn_release(struct conn_record *conn)

@@ -28,7 +28,7 @@ static __always_inline void on_ack(struct sock *sk)
 #else
 	key = key_of(sk);
 #endif
-	conn = conn_find(key);
+	conn = slot_find(key);
 	if (!conn || conn->state != TCP_CLOSE_WAIT || conn->ack_sent_ns)
 		return;
 	bpf_probe_read_kernel(&rcv_nxt, sizeof(rcv_nxt), &tp->rcv_nxt);

@@ -296,7 +296,7 @@ int on_sweep(u64 *ctx)
 			continue;
 		}
 		COUNT(slot, unseen);
-		conn_release(&place->conn);
+		slot_release(place, index);
 	}
 	return 0;
 }

@@ -58,6 +58,7 @@ def test_what_is_right_has_no_failures() -> None:
         ({"error": "sid: its kernel is 7.3"}, "sid: its kernel is 7.3"),
         (with_tests(failed={"test_a": "assert 1"}), "fentry: test_a: assert 1"),
         (with_tests(skipped={"test_b": "no tool"}), "fentry: test_b: no tool"),
+        ({**RIGHT, "kernel": ["[1.0] WARNING: CPU: 1"]}, "kernel: [1.0] WARNING: CPU: 1"),
         (with_tests(said="exit 4: usage"), "fentry: tests: exit 4: usage"),
     ],
 )

@@ -59,7 +59,11 @@ class _Suite:
     def __init__(self, name: str, cache: Path) -> None:
         self._name = name
         self._folder = cache / name
-        self._environment = {**os.environ, "APT_CONFIG": str(self._folder / "apt.conf")}
+        self._environment = {
+            **os.environ,
+            "APT_CONFIG": str(self._folder / "apt.conf"),
+            "PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin",  # depmod
+        }
 
     def boot(self, release: str) -> Boot:
         """Return the suite's kernel. Raises KernelMissingError when it is another release."""

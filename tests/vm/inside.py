@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 import time
@@ -43,8 +44,15 @@ def main(argv: list[str]) -> int:
             print(f"== {mode}: {name}", flush=True)
             steps[name] = step(mode, folder, arguments)
             write(folder, results)
+    results["kernel"] = complaints()
     write(folder, {**results, "complete": True})
     return 0
+
+
+def complaints() -> list[str]:
+    """Return what the kernel said about itself: nothing of ours may make it warn."""
+    said = subprocess.run(["dmesg"], capture_output=True, text=True, check=False).stdout
+    return [line for line in said.splitlines() if re.search(r"WARNING: |BUG: |Oops", line)]
 
 
 def write(folder: Path, results: dict[str, Any]) -> None:

@@ -49,6 +49,7 @@ def failures(results: Results) -> Iterator[str]:
     """Yield what was wrong, a line for each."""
     if "error" in results:
         yield results["error"]
+    yield from (f"kernel: {line}" for line in results.get("kernel", []))
     for mode, steps in results.get("modes", {}).items():
         for name, step in steps.items():
             bad = step.get("failed", {}) | step.get("skipped", {})

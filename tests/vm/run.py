@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from tests.vm.table import Kernel
 
 # What is worth the time whenever something changed: every kind of close, one way round, and
-# the worst of the spoilt paths. With --all the whole of tests/kernel, and every mode of kernels.toml instead of the first; but not
-# 40,000 closes within a minute, which an emulated processor cannot even print.
+# the worst of the spoilt paths. With --all the whole of tests/kernel, and every mode of
+# kernels.toml instead of the first; but not 40,000 closes within a minute, which an emulated
+# processor cannot even print.
 FEW: Final = (
     *("tests/kernel", "-m", "not slow"),
     *("-k", "not server and not delay and not jitter and not duplication"),
