@@ -7,6 +7,17 @@
 #define FOURWAVE_COMPAT_H
 
 /*
+ * Let a socket have a cookie. What the helper returns is not asked for: BCC
+ * declares it as 32 bits, and a busy host hands out four billion within days.
+ */
+static __always_inline void give_cookie(struct sock *sk)
+{
+#ifdef HAS_SOCKET_COOKIE
+	bpf_get_socket_cookie(sk);
+#endif
+}
+
+/*
  * What a connection is known by: its socket's cookie. Before Linux commit
  * c5dbb89fc2ac ("bpf: Expose bpf_get_socket_cookie to tracing programs") (in
  * v5.12) no program of ours could give a socket one, and its address has to do,
@@ -31,11 +42,8 @@ static __always_inline u64 key_of(struct sock *sk)
 /* The same for a socket that may not have a cookie yet. */
 static __always_inline u64 new_key_of(struct sock *sk)
 {
-#ifdef HAS_SOCKET_COOKIE
-	return bpf_get_socket_cookie(sk);
-#else
+	give_cookie(sk);
 	return key_of(sk);
-#endif
 }
 
 /*
