@@ -113,14 +113,20 @@ static __always_inline s64 age_ms(u32 now, u32 then)
 	return then ? (u64)(now - then) * 1000 / HZ : -1;
 }
 
+/* sock.sk_ino is of v6.18. Before, by the socket's file: the verifier lets no one step from
+ * struct socket to the inode that lies behind it. */
 static __always_inline u64 inode_of(struct sock *sk)
 {
 #ifdef HAS_sock_sk_ino
 	return sk->sk_ino;
 #else
 	struct socket *socket = sk->sk_socket;
+	struct file *file;
 
-	return socket ? ((struct socket_alloc *)socket)->i_ino : 0;
+	if (!socket)
+		return 0;
+	file = socket->file;
+	return file ? file->f_inode->i_ino : 0;
 #endif
 }
 
@@ -178,11 +184,8 @@ static __always_inline bool tell(u64 *ctx, struct walk *walk, struct sock *sk, s
 				  .age_sent_ms = -1,
 				  .netns = walk->netns };
 
-#ifdef HAS_SOCKET_COOKIE
-	row.cookie = bpf_get_socket_cookie(sk);
-#else
+	give_cookie(sk);
 	row.cookie = sk->skc_cookie;
-#endif
 	take_socket(&row, sk, tp, cgroup_id);
 	return !bpf_seq_write(meta->seq, &row, sizeof(row));
 }

@@ -39,7 +39,6 @@ _ADDED = {
         "sk_type": "sk_type",
         "sk_protocol": "sk_protocol",
     },
-    "socket_alloc": {"i_ino": "vfs_inode.i_ino"},
     "socket": {"sk": "sk"},
     "file": {"f_inode": "f_inode", "private_data": "private_data"},
     "inode": {"i_ino": "i_ino", "i_mode": "i_mode"},
