@@ -7,6 +7,7 @@ include/uapi/linux/capability.h and prctl.h.
 
 from __future__ import annotations
 
+import codecs
 import ctypes
 import os
 import pwd
@@ -72,6 +73,9 @@ def drop(to: Account | None, keep: Iterable[str] = ()) -> None:
     Raises HostError when the kernel refuses.
     """
     wanted = frozenset(keep) & held()
+    # Modules that Python loads at their first use; by then their files may be out of reach.
+    for codec in ("ascii", "idna", "latin-1", "unicode_escape", "utf-8"):
+        codecs.lookup(codec)
     # A core file would hold passwords and addresses.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if _status_mask("CapEff") >> _CAP_SETPCAP & 1:

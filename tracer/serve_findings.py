@@ -23,11 +23,24 @@ if TYPE_CHECKING:
     from tracer.detectors.close_wait_leak import CloseWaitFinding, CloseWaitReport
     from tracer.detectors.listen_overflow import ListenReport
     from tracer.detectors.local_ports import PortsFinding
+    from tracer.detectors.time_wait import TimeWaitFinding
     from tracer.metrics import Metric
     from tracer.samples import Labels, Samples
 
 SUSPECT: Final = (Verdict.LEAK, Verdict.AWAITS_GC, Verdict.UNSETTLED)
 UNKNOWN: Final = "unknown"
+OF: Final = {
+    "census": (metrics.SOCKETS,),
+    "close_wait_leak": (metrics.CLOSE_WAIT_SUSPECTS, metrics.CLOSE_WAIT_OLDEST),
+    "local_ports": (metrics.LOCAL_PORTS_USED, metrics.LOCAL_PORTS_AVAILABLE),
+    "time_wait": (metrics.TIME_WAIT_SOCKETS,),
+    "listen_overflow": (
+        metrics.ACCEPT_QUEUE_LENGTH,
+        metrics.ACCEPT_QUEUE_LIMIT,
+        metrics.ACCEPT_QUEUE_OVERFLOWS,
+    ),
+}
+"""What is not known when a detector fails."""
 
 
 class Findings:
@@ -51,7 +64,7 @@ class Findings:
         self._try("census", lambda: self._look_states(census))
         self._try("close_wait_leak", lambda: self._look_leaks(self._leaks.look(census)))
         self._try("local_ports", lambda: self._look_ports(self._ports.look(census)))
-        self._try("time_wait", lambda: self._waits.look(census))
+        self._try("time_wait", lambda: self._look_waits(self._waits.look(census)[0]))
         self._try("listen_overflow", lambda: self._look_listeners(self._listeners.look(census)))
 
     def fail(self, error: Exception) -> None:
@@ -83,6 +96,8 @@ class Findings:
         except Exception as error:  # noqa: BLE001
             self._tell(name, error)
             self._up[name,] = 0.0
+            for metric in OF[name]:
+                self._values.pop(metric.name, None)
         else:
             self._up[name,] = 1.0
 
@@ -119,9 +134,13 @@ class Findings:
         known = [one for one in findings if one.available is not None]
         used = ((_towards(one), one.in_use + one.time_wait + one.fin_wait2) for one in findings)
         self._set(metrics.LOCAL_PORTS_USED, used)
-        self._set(metrics.TIME_WAIT_SOCKETS, ((_towards(one), one.time_wait) for one in findings))
         free = ((_towards(one), one.available or 0) for one in known)
         self._set(metrics.LOCAL_PORTS_AVAILABLE, free)
+
+    def _look_waits(self, findings: tuple[TimeWaitFinding, ...]) -> None:
+        outbound = [one for one in findings if one.lport is None]
+        counts = (((str(one.raddr), str(one.rport)), one.time_wait) for one in outbound)
+        self._set(metrics.TIME_WAIT_SOCKETS, counts)
 
     def _look_listeners(self, report: ListenReport) -> None:
         rows = [((one.laddr, str(one.lport)), one.queue) for one in report.findings]

@@ -44,7 +44,8 @@ def test_health_and_readiness(served: Served) -> None:
 def test_there_is_nothing_else(served: Served, path: str) -> None:
     with pytest.raises(urllib.error.HTTPError) as error:
         served.get(path)
-    assert error.value.code == 404
+    with error.value as answer:
+        assert answer.code == 404
 
 
 def test_only_reading_is_allowed(served: Served) -> None:
