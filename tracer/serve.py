@@ -81,15 +81,25 @@ def serve(wishes: ServeWishes) -> None:
     # Nothing here multiplies matrices: a thread pool would only cost memory.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     account = privileges.account(wishes.user)
-    with (
-        listen(wishes.addresses) as sockets,
-        Web(sockets, wishes.web_config, account) as web,
-        attach(wishes) as source,
-        census_helper(source, account, wishes, (sockets.close, web.forget)) as census,
-    ):
-        kept = give_up(source, account)
+    with listen(wishes.addresses) as sockets, Web(sockets, wishes.web_config, account) as web:
+        import_all()
         web.wait_ready()
-        _follow(source, web, census, _told(source, sockets.names, account, kept))
+        # From here on the ring fills: no waiting until it is read.
+        with (
+            attach(wishes) as source,
+            census_helper(source, account, wishes, (sockets.close, web.forget)) as census,
+        ):
+            kept = give_up(source, account)
+            _follow(source, web, census, _told(source, sockets.names, account, kept))
+
+
+def import_all() -> None:
+    """Load every module that is ever used, while the web process starts.
+
+    Once root is given up, files may be out of reach.
+    """
+    from tracer import serve_samples, session, session_live  # noqa: F401, PLC0415
+    from tracer.kernel import census, counters, ring, source  # noqa: F401, PLC0415
 
 
 def attach(wishes: ServeWishes) -> KernelSource:
@@ -99,9 +109,6 @@ def attach(wishes: ServeWishes) -> KernelSource:
 
     sizes = Sizes(ring_bytes=wishes.ring_bytes) if wishes.ring_bytes else None
     loader = KernelSource.load(sizes, census=CensusSource.options() if wishes.census_s else None)
-    # All that is ever used: once root is given up, files may be out of reach.
-    from tracer import serve_samples, session, session_live  # noqa: F401, PLC0415
-
     return KernelSource(loader)
 
 
@@ -154,8 +161,9 @@ def _follow(source: KernelSource, web: Web, census: CensusHelper | None, ready: 
         notify(f"READY=1\nSTATUS={ready}\nMAINPID={os.getpid()}")
         for batch in live.batches(stop):
             if batch.kind is BatchKind.COUNTERS:
-                fresh = census is not None and census.refresh(composer.findings)
-                beat.feed(batch, fresh=fresh)
+                present = census.refresh() if census else None
+                composer.present = present or composer.present
+                beat.feed(batch, fresh=present is not None)
                 notify("WATCHDOG=1")
             else:
                 run.feed(batch)

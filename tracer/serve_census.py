@@ -17,20 +17,22 @@ import os
 import signal
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Self
 
 from tracer import privileges
 from tracer.errors import FourwaveError
+from tracer.serve_findings import Findings
 from tracer.wire_census import decode_census
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from concurrent.futures import Future
 
     from tracer.batch import Batch
-    from tracer.census import Census
     from tracer.kernel.census import CensusSource
     from tracer.privileges import Account
-    from tracer.serve_findings import Findings
+    from tracer.serve_findings import Present
 
 ASK: Final = b"c"
 MESSAGE_MAX: Final = 4096
@@ -68,26 +70,40 @@ class CensusHelper:
         source.close()
         self._channel = ours
         self._channel.setblocking(False)
+        self._findings = Findings()
+        self._judge = ThreadPoolExecutor(1, "detectors")
+        self._judging: Future[Present] | None = None
         self._asked = False
         self._every_s = every_s
         self._due_s = 0.0
         self._at_s = 0.0
 
-    def refresh(self, findings: Findings) -> bool:
-        """Keep the timetable: ask when it is time, hand on what came; say whether something did.
+    def refresh(self) -> Present | None:
+        """Keep the timetable: ask when it is time; return what a census came to, once.
 
-        Never blocks. A census that failed is told and asked for again when it is time.
+        Never blocks: detectors take their time in a thread, the ring must not wait for them.
+        A census that failed is asked for again when it is time.
         """
+        if self._judging is not None:
+            if not self._judging.done():
+                return None
+            judged, self._judging = self._judging.result(), None
+            return judged
         try:
             self._ask()
-            census = self._take()
+            data = self._take()
         except (OSError, FourwaveError) as error:
             self._due_s = time.monotonic() + self._every_s
-            findings.fail(error)
-            return True
-        if census is not None:
-            findings.look(census, self._at_s)
-        return census is not None
+            return self._findings.fail(error)
+        if data is not None:
+            self._judging = self._judge.submit(self._look, data, self._at_s)
+        return None
+
+    def _look(self, data: bytes, at_s: float) -> Present:
+        try:
+            return self._findings.look(decode_census(data), at_s)
+        except FourwaveError as error:
+            return self._findings.fail(error)
 
     def _ask(self) -> None:
         if self._asked or time.monotonic() < self._due_s:
@@ -97,7 +113,7 @@ class CensusHelper:
         self._channel.send(ASK)
         self._asked = True
 
-    def _take(self) -> Census | None:
+    def _take(self) -> bytes | None:
         if not self._asked:
             return None
         try:
@@ -108,7 +124,7 @@ class CensusHelper:
         with contextlib.ExitStack() as stack:
             for fd in fds:
                 stack.callback(os.close, fd)
-            return decode_census(_content(fds, _answer_in(message)["bytes"]))
+            return _content(fds, _answer_in(message)["bytes"])
 
     def __enter__(self) -> Self:
         """Return self."""
@@ -116,6 +132,7 @@ class CensusHelper:
 
     def __exit__(self, *_: object) -> None:
         """End the helper."""
+        self._judge.shutdown(cancel_futures=True)
         self._channel.close()
         os.waitpid(self._pid, 0)
 

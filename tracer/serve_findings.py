@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from tracer import metrics
@@ -17,7 +18,7 @@ from tracer.samples import capped, harmless
 from tracer.tcp import TcpState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from tracer.census import Census
     from tracer.detectors.close_wait_leak import CloseWaitFinding, CloseWaitReport
@@ -43,11 +44,38 @@ OF: Final = {
 """What is not known when a detector fails."""
 
 
+@dataclass(frozen=True, slots=True)
+class Present:
+    """What the last census came to; without one, all detectors are down."""
+
+    values: Mapping[str, Mapping[Labels, float]] = field(default_factory=dict)
+    up: Mapping[Labels, float] = field(default_factory=dict)
+    dropped: Mapping[str, int] = field(default_factory=dict)
+    exhausted: int = 0
+    seconds: float | None = None
+    at_s: float | None = None
+
+    def put(self, made: Samples) -> None:
+        """Set all families that come from censuses."""
+        for metric in metrics.FROM_CENSUS:
+            made.series[metric.name] = dict(self.values.get(metric.name, {}))
+        if not self.up:
+            made.put(metrics.SOCKETS)  # all there from the start; detector_up says what they mean
+        made.put_one(metrics.LOCAL_PORTS_EXHAUSTED, self.exhausted)
+        made.put(metrics.DETECTOR_UP, {("closes",): 1.0, **self.up})
+        made.put_one(metrics.CENSUS_SECONDS, self.seconds)
+        made.put_one(metrics.CENSUS_TIMESTAMP, self.at_s)
+        dropped: dict[Labels, float] = {
+            (m.name,): float(self.dropped.get(m.name, 0)) for m in metrics.CAPPED
+        }
+        made.put(metrics.SERIES_DROPPED, dropped)
+
+
 class Findings:
-    """The last values of everything that comes from a census."""
+    """All detectors, and what they said last. Used by one thread at a time."""
 
     def __init__(self) -> None:
-        """Begin with no census: all detectors are down."""
+        """Begin with no census."""
         self._leaks, self._ports = CloseWaitLeak(), LocalPorts()
         self._waits, self._listeners = TimeWait(), ListenOverflow()
         self._values: dict[str, dict[Labels, float]] = {}
@@ -55,39 +83,32 @@ class Findings:
         self._told: set[str] = set()
         self._dropped: Counter[str] = Counter()
         self._exhausted = 0
-        self._seconds: float | None = None
-        self._at_s: float | None = None
 
-    def look(self, census: Census, at_s: float) -> None:
+    def look(self, census: Census, at_s: float) -> Present:
         """Judge a census that began at `at_s`, in seconds since 1970."""
-        self._seconds, self._at_s = census.took_ns * 1e-9, at_s
         self._try("census", lambda: self._look_states(census))
         self._try("close_wait_leak", lambda: self._look_leaks(self._leaks.look(census)))
         self._try("local_ports", lambda: self._look_ports(self._ports.look(census)))
         self._try("time_wait", lambda: self._look_waits(self._waits.look(census)[0]))
         self._try("listen_overflow", lambda: self._look_listeners(self._listeners.look(census)))
+        return self._present(census.took_ns * 1e-9, at_s)
 
-    def fail(self, error: Exception) -> None:
+    def fail(self, error: Exception) -> Present:
         """Take note that there is no census: what it would tell is not known."""
         self._tell("census", error)
         self._values.clear()
-        self._up = dict.fromkeys(self._up, 0.0)
-        self._seconds = self._at_s = None
+        self._up = {(name,): 0.0 for name in OF}
+        return self._present(None, None)
 
-    def put(self, made: Samples) -> None:
-        """Set all families that come from censuses."""
-        for metric in metrics.FROM_CENSUS:
-            made.series[metric.name] = dict(self._values.get(metric.name, {}))
-        if not self._up:
-            made.put(metrics.SOCKETS)  # all there from the start; detector_up says what they mean
-        made.put_one(metrics.LOCAL_PORTS_EXHAUSTED, self._exhausted)
-        made.put(metrics.DETECTOR_UP, {("closes",): 1.0, **self._up})
-        made.put_one(metrics.CENSUS_SECONDS, self._seconds)
-        made.put_one(metrics.CENSUS_TIMESTAMP, self._at_s)
-        dropped: dict[Labels, float] = {
-            (m.name,): float(self._dropped[m.name]) for m in metrics.CAPPED
-        }
-        made.put(metrics.SERIES_DROPPED, dropped)
+    def _present(self, seconds: float | None, at_s: float | None) -> Present:
+        return Present(
+            values=dict(self._values),
+            up=dict(self._up),
+            dropped=dict(self._dropped),
+            exhausted=self._exhausted,
+            seconds=seconds,
+            at_s=at_s,
+        )
 
     # The edge of the loop: whatever a detector stumbles over, the rest goes on.
     def _try(self, name: str, look: Callable[[], object]) -> None:

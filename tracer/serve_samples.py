@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tracer import __version__, metrics
 from tracer.metrics import label_of
 from tracer.samples import Buckets, Samples, harmless
-from tracer.serve_findings import Findings
+from tracer.serve_findings import Present
 from tracer.tally import Durations, Tally
 
 if TYPE_CHECKING:
@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
 
 class Composer:
-    """Makes Samples of one run. `tally` counts what the Aggregator does not."""
+    """Makes Samples of one run.
+
+    `tally` counts what the Aggregator does not, `present` is the last census.
+    """
 
     def __init__(
         self,
@@ -35,7 +38,7 @@ class Composer:
         `census`: how censuses are taken, and why not better.
         """
         self.tally = Tally()
-        self.findings = Findings()
+        self.present = Present()
         self._created_s = created_s
         self._hooks = dict.fromkeys(
             (*_hooks(manifest, host), ("census", *map(harmless, census))), 1.0
@@ -49,7 +52,7 @@ class Composer:
         made = Samples(self._created_s, page=self._page)
         self._put_closes(made, snapshot)
         self._put_tracer(made, snapshot, totals)
-        self.findings.put(made)
+        self.present.put(made)
         return made
 
     def _put_closes(self, made: Samples, snapshot: Snapshot) -> None:
