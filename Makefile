@@ -50,8 +50,9 @@ random: setup-test  ## Random teardowns, records against packets (root; SEED=1 N
 golden: setup-test  ## Make the golden recordings again (root; ARGS=--judge-only: what they are read as)
 	@$(SUDO) $(BIN)/python -m tests.golden.make $(ARGS)
 
-docs: setup-test  ## Write docs/metrics.md again from the declarations
+docs: setup-test  ## Write again what is generated: docs/metrics.md, the manual, completions
 	@$(AS_USER) $(BIN)/python -m tracer.outputs.metrics_page > docs/metrics.md
+	@$(AS_USER) $(BIN)/python packaging/manual.py
 
 bench: setup-bench  ## What tracing costs here, beside bcc's tools and bpftrace (root, minutes)
 	@$(SUDO) $(BIN)/python tests/bench/run.py $(ARGS)

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from tracer.errors import WireError
-from tracer.metrics import OTHER, Fold, Metric
+from tracer.metrics_declaration import OTHER, Fold, Metric
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tracer.detectors.listen_overflow import ListenReport
     from tracer.detectors.local_ports import PortsFinding
     from tracer.detectors.time_wait import TimeWaitFinding
-    from tracer.metrics import Metric
+    from tracer.metrics_declaration import Metric
     from tracer.samples import Labels, Samples
 
 SUSPECT: Final = (Verdict.LEAK, Verdict.AWAITS_GC, Verdict.UNSETTLED)

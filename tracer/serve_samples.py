@@ -7,7 +7,7 @@ import platform
 from typing import TYPE_CHECKING, Any
 
 from tracer import __version__, metrics
-from tracer.metrics import label_of
+from tracer.metrics_declaration import label_of
 from tracer.samples import Buckets, Samples, harmless
 from tracer.serve_findings import Present
 from tracer.tally import Durations, Tally

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from tracer.metrics import CLOSE_WAIT, TEARDOWN, Metric, label_of
+from tracer.metrics import CLOSE_WAIT, TEARDOWN
+from tracer.metrics_declaration import Metric, label_of
 from tracer.spans import close_wait_ns, teardown_ns
 from tracer.tcp import Cause, Kind
 from tracer.verdict import Reason

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tracer.metrics import CLOSES, METRICS, NAMESPACE, RESETS, Metric, Type, label_of
+from tracer.metrics import CLOSES, METRICS, RESETS
+from tracer.metrics_declaration import NAMESPACE, Metric, Type, label_of
 from tracer.outputs import metrics_page
 from tracer.tcp import Cause
 from tracer.verdict import RULES

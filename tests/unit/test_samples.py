@@ -12,14 +12,8 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as prometheus
 
 from tracer.errors import WireError
-from tracer.metrics import (
-    CLOSE_WAIT_OLDEST,
-    CLOSE_WAIT_SUSPECTS,
-    LOCAL_PORTS_AVAILABLE,
-    METRICS,
-    Metric,
-    Type,
-)
+from tracer.metrics import CLOSE_WAIT_OLDEST, CLOSE_WAIT_SUSPECTS, LOCAL_PORTS_AVAILABLE, METRICS
+from tracer.metrics_declaration import Metric, Type
 from tracer.outputs.exporter import expose
 from tracer.samples import LABEL_MAX, Buckets, Samples, capped, from_json, harmless
 

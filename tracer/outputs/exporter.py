@@ -16,7 +16,8 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
-from tracer.metrics import METRICS, Metric, Type
+from tracer.metrics import METRICS
+from tracer.metrics_declaration import Metric, Type
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,7 +6,8 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Final
 
-from tracer.metrics import METRICS, Group, Metric, Type
+from tracer.metrics import METRICS
+from tracer.metrics_declaration import Group, Metric, Type
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -19,11 +19,11 @@ from tracer.metrics import (
     HOOK,
     LOST_RECORDS,
     RESETS,
-    Metric,
 )
 from tracer.outputs.text import duration
 
 if TYPE_CHECKING:
+    from tracer.metrics_declaration import Metric
     from tracer.samples import Labels, Samples
 
 HANDSHAKES: Final = ("four_way", "three_way", "simultaneous", "none")
