@@ -29,6 +29,19 @@ NUMBERS: Final = {
     "CAP_PERFMON": 38,
     "CAP_BPF": 39,
 }
+FOLLOWING: Final = ((), ("CAP_BPF",), ("CAP_BPF", "CAP_PERFMON"), ("CAP_SYS_ADMIN",))
+"""What reading rings and counters and running the sweep may take, the least first.
+
+Nothing where having a descriptor is enough for bpf(2); 5.10 refuses the whole call without CAP_BPF.
+"""
+NAMESPACES: Final = ("CAP_SYS_ADMIN", "CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH")
+"""What a census is for: other namespaces, other users' descriptors, handles of cgroups."""
+_BPF: Final = ("CAP_BPF", "CAP_PERFMON")
+CENSUS: Final = (NAMESPACES, (*NAMESPACES, *_BPF), (), _BPF)
+"""With BPF where iterators ask for more than their descriptors.
+
+Without NAMESPACES a census sees its own namespace and its own user's processes.
+"""
 USERS: Final = ("fourwave", "nobody")
 """Whom root becomes when nobody else is named: the first that exists."""
 
@@ -111,6 +124,11 @@ def settle(trial: Callable[[], object], ladder: Iterable[tuple[str, ...]]) -> tu
     raise HostError(
         f"without root the kernel refuses what is needed ({failure}); run with --user root"
     )
+
+
+def names(ladder: Iterable[tuple[str, ...]]) -> frozenset[str]:
+    """Return all capabilities of a ladder."""
+    return frozenset(name for rung in ladder for name in rung)
 
 
 def held() -> frozenset[str]:

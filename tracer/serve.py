@@ -34,9 +34,6 @@ if TYPE_CHECKING:
     from tracer.session_live import Live
 
 DEFAULT_LISTEN: Final = ("127.0.0.1", 9742)
-# What reading rings and counters and running the sweep may take, the least first. Linux commit
-# c8644cd0efe7 ("bpf: refine the logic for unprivileged_bpf_disabled") (in v5.19): nothing.
-LADDER: Final = ((), ("CAP_BPF",), ("CAP_BPF", "CAP_PERFMON"), ("CAP_SYS_ADMIN",))
 # Nobody watches: closes may wait longer in the ring, of which the most closes a second two cores
 # can make fill less than half in that time.
 TICK_S: Final = 0.1
@@ -136,13 +133,8 @@ def census_helper(
 
 def give_up(source: KernelSource, account: privileges.Account | None) -> tuple[str, ...]:
     """Become the account and return what capabilities had to stay, found out by trial."""
-
-    def trial() -> None:
-        source.sweep()
-        source.counters()
-
-    privileges.drop(account, {name for rung in LADDER for name in rung})
-    return privileges.settle(trial, LADDER)
+    privileges.drop(account, privileges.names(privileges.FOLLOWING))
+    return privileges.settle(source.needs, privileges.FOLLOWING)
 
 
 def _follow(source: KernelSource, web: Web, census: CensusHelper | None, ready: str) -> None:

@@ -37,12 +37,6 @@ if TYPE_CHECKING:
 ASK: Final = b"c"
 MESSAGE_MAX: Final = 4096
 CENSUS_MAX_BYTES: Final = 1 << 30
-# What it may need: other namespaces, other users' descriptors, handles of cgroups. And what
-# iterators need on kernels that ask for more than having their descriptors.
-NAMESPACES: Final = ("CAP_SYS_ADMIN", "CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH")
-BPF: Final = ("CAP_BPF", "CAP_PERFMON")
-# Without the former it sees its own namespace and its own user's processes.
-LADDER: Final = (NAMESPACES, (*NAMESPACES, *BPF), (), BPF)
 
 
 class CensusHelper:
@@ -164,8 +158,8 @@ def _helper(
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
         forget()
-        privileges.drop(account, {name for rung in LADDER for name in rung})
-        privileges.settle(lambda: source.take(owners=True), LADDER)
+        privileges.drop(account, privileges.names(privileges.CENSUS))
+        privileges.settle(lambda: source.take(owners=True), privileges.CENSUS)
         _answer(channel, source)
         code = 0
     except (OSError, FourwaveError) as error:

@@ -49,7 +49,7 @@ MAY_IMPORT: Final[dict[str, tuple[str, ...]]] = {
     "detectors": (*PURE, "census"),
     "aggregator": (*PURE, "detectors"),
     # the edges: a kernel, a file, a screen
-    "kernel": FACTS,
+    "kernel": (*FACTS, "privileges"),
     "recording": FACTS,
     "outputs": (*PURE, "census", "aggregator", "detectors"),
     # the loop, and what drives it

@@ -16,7 +16,7 @@ import yaml
 
 from tests.conftest import skip_or_fail
 from tracer.cli import cli
-from tracer.serve_census import NAMESPACES
+from tracer.privileges import NAMESPACES
 
 if TYPE_CHECKING:
     from types import ModuleType

@@ -143,6 +143,11 @@ class KernelSource:
         for first in range(0, HOT_SLOTS + self.manifest["slots"], SWEEP_SLOTS):
             test_run(self._fds["prog:sweep"], first)
 
+    def needs(self) -> None:
+        """Do once everything that may take privilege. Raises OSError where the kernel refuses."""
+        self.sweep()
+        self._counters.read()
+
     def stop_following(self) -> None:
         """Let no new event in. What is under way still arrives: sockets about to be destroyed."""
         self._let_go("link:set_state")

@@ -11,12 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tracer import privileges
 from tracer.errors import HostError
 from tracer.kernel.cgroups import CgroupPaths
 from tracer.kernel.launch import python_candidates
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from tracer.kernel.source import KernelSource
 
 __all__ = ("Fact", "probe")
 
@@ -109,6 +112,7 @@ def _trial_facts() -> Iterator[Fact]:
         with KernelSource(KernelSource.load()) as source:
             counters = json.loads(bytes(source.counters().data))
             yield from _loaded_facts(source.manifest, counters, source.host.hz)
+            yield _kept(source)
     except HostError as error:
         message, _, remedy = str(error).partition("\n  what to do: ")
         yield Fact("attach", False, message, remedy or None)
@@ -147,6 +151,32 @@ def _hook(hook: dict[str, Any]) -> Fact:
     why = f" ({hook['reason']})" if hook["reason"] else ""
     detail = f"by the socket's own counters: exact, but without its time{why}"
     return Fact("ACK of the FIN", None, detail)
+
+
+# Tried in a child, as there is no way back.
+def _kept(source: KernelSource) -> Fact:
+    ours, theirs = os.pipe()
+    if not (child := os.fork()):
+        try:
+            who = privileges.account(None)
+            privileges.drop(who, privileges.names(privileges.FOLLOWING))
+            kept = privileges.settle(source.needs, privileges.FOLLOWING)
+            name = who.name if who else f"uid {os.geteuid()}"
+            os.write(theirs, f"as {name} with {', '.join(kept) or 'no capability'}".encode())
+        except (OSError, HostError) as error:
+            os.write(theirs, f"!{error}".encode())
+        finally:
+            os._exit(0)
+    os.close(theirs)
+    with os.fdopen(ours) as answer:
+        text = answer.read()
+    os.waitpid(child, 0)
+    if text.startswith("!") or not text:
+        remedy = "serve must stay root here: fourwave serve --user root"
+        return Fact("serve", None, text[1:] or "the trial ended without an answer", remedy)
+    census = ", ".join(privileges.NAMESPACES)
+    why = "to enter network namespaces and to see who holds a socket"
+    return Fact("serve", True, f"{text}; its census keeps {census}, {why}")
 
 
 def _reset_reasons(manifest: dict[str, Any]) -> Fact:
