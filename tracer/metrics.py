@@ -139,7 +139,7 @@ LOCAL_PORTS_EXHAUSTED: Final = Metric(
     "fourwave_local_ports_exhausted_total",
     Type.COUNTER,
     Group.PORTS,
-    "Times a census found no local port left towards a destination.",
+    "connect() calls that found no free local port (EADDRNOTAVAIL).",
     series=((),),
 )
 ACCEPT_QUEUE_LENGTH: Final = Metric(
@@ -277,7 +277,8 @@ METRICS: Final = (
 FROM_CENSUS: Final = tuple(
     metric
     for metric in METRICS
-    if metric.group in {Group.LEAKS, Group.PORTS, Group.LISTENERS} and metric is not CLOSE_WAIT
+    if metric.group in {Group.LEAKS, Group.PORTS, Group.LISTENERS}
+    and metric not in {CLOSE_WAIT, LOCAL_PORTS_EXHAUSTED}
 )
 """What is not known without a census."""
 CAPPED: Final = tuple(metric for metric in METRICS if metric.cap is not None)

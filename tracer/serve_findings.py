@@ -11,7 +11,7 @@ from tracer import metrics
 from tracer.detectors.close_wait_leak import CloseWaitLeak
 from tracer.detectors.close_wait_verdict import Verdict
 from tracer.detectors.listen_overflow import ListenOverflow
-from tracer.detectors.local_ports import LocalPorts, PortVerdict
+from tracer.detectors.local_ports import LocalPorts
 from tracer.detectors.time_wait import TimeWait
 from tracer.runs import tell
 from tracer.samples import capped, harmless
@@ -51,7 +51,6 @@ class Present:
     values: Mapping[str, Mapping[Labels, float]] = field(default_factory=dict)
     up: Mapping[Labels, float] = field(default_factory=dict)
     dropped: Mapping[str, int] = field(default_factory=dict)
-    exhausted: int = 0
     seconds: float | None = None
     at_s: float | None = None
 
@@ -61,7 +60,6 @@ class Present:
             made.series[metric.name] = dict(self.values.get(metric.name, {}))
         if not self.up:
             made.put(metrics.SOCKETS)  # all there from the start; detector_up says what they mean
-        made.put_one(metrics.LOCAL_PORTS_EXHAUSTED, self.exhausted)
         made.put(metrics.DETECTOR_UP, {("closes",): 1.0, **self.up})
         made.put_one(metrics.CENSUS_SECONDS, self.seconds)
         made.put_one(metrics.CENSUS_TIMESTAMP, self.at_s)
@@ -82,7 +80,6 @@ class Findings:
         self._up: dict[Labels, float] = {}
         self._told: set[str] = set()
         self._dropped: Counter[str] = Counter()
-        self._exhausted = 0
 
     def look(self, census: Census, at_s: float) -> Present:
         """Judge a census that began at `at_s`, in seconds since 1970."""
@@ -105,7 +102,6 @@ class Findings:
             values=dict(self._values),
             up=dict(self._up),
             dropped=dict(self._dropped),
-            exhausted=self._exhausted,
             seconds=seconds,
             at_s=at_s,
         )
@@ -151,7 +147,6 @@ class Findings:
         self._set(metrics.CLOSE_WAIT_OLDEST, oldest)
 
     def _look_ports(self, findings: tuple[PortsFinding, ...]) -> None:
-        self._exhausted += sum(one.verdict is PortVerdict.EXHAUSTED for one in findings)
         known = [one for one in findings if one.available is not None]
         used = ((_towards(one), one.in_use + one.time_wait + one.fin_wait2) for one in findings)
         self._set(metrics.LOCAL_PORTS_USED, used)

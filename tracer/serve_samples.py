@@ -66,6 +66,7 @@ class Composer:
         made.put(metrics.CLOSES, closes)
         made.put(metrics.FIN_ACKS, carriers)
         made.put(metrics.RESETS, {labels: float(n) for labels, n in self.tally.resets().items()})
+        made.put_one(metrics.LOCAL_PORTS_EXHAUSTED, self.tally.without_port)
         made.histograms[metrics.TEARDOWN.name] = _buckets(self.tally.teardown)
         made.histograms[metrics.CLOSE_WAIT.name] = _buckets(self.tally.close_wait)
 
@@ -92,7 +93,8 @@ def _hooks(manifest: Mapping[str, Any], host: HostFacts) -> Iterator[Labels]:
     mechanism = str(manifest["mechanism"])
     yield "state_changes", mechanism, ""
     yield "resets", mechanism, ""
-    yield "fin_ack", "counters", "exact, by the socket's own counters, without its time"
+    for hook in manifest["hooks"]:
+        yield str(hook["hook"]), harmless(str(hook["mechanism"])), harmless(str(hook["reason"]))
     if host.rst_reasons:
         yield "reset_reason", "kernel", ""
     else:

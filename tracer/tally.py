@@ -63,6 +63,8 @@ class Tally:
 
     teardown: Durations = field(default_factory=lambda: Durations(TEARDOWN))
     close_wait: Durations = field(default_factory=lambda: Durations(CLOSE_WAIT))
+    without_port: int = 0
+    """connect() calls that found no free local port."""
     _sent: NDArray[np.int64] = field(default_factory=lambda: np.zeros(_CAUSES, np.int64))
     _received: NDArray[np.int64] = field(default_factory=lambda: np.zeros(_CAUSES, np.int64))
 
@@ -70,6 +72,8 @@ class Tally:
         """Count closes and what they were judged to be."""
         self.teardown.add(teardown_ns(closes, verdicts))
         self.close_wait.add(close_wait_ns(closes))
+        never_sent = verdicts["reason"] == int(Reason.SYN_NEVER_SENT)
+        self.without_port += int(np.count_nonzero(never_sent & (closes["lport"] == 0)))
         cause = verdicts["cause"]
         received = _BY_PEER[verdicts["reason"]]
         # An abort whose RST was not seen is one all the same: the rule proved it.

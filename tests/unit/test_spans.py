@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,6 +17,7 @@ from tracer.metrics import TEARDOWN
 from tracer.spans import close_wait_ns, teardown_ns
 from tracer.tally import Durations, Tally
 from tracer.tcp import Cause, RstFlag, TcpState
+from tracer.verdict import Reason
 from tracer.wire import CLOSE_DTYPE
 
 if TYPE_CHECKING:
@@ -76,6 +78,22 @@ def test_an_abort_is_sent_with_its_cause() -> None:
     (direction, cause), count = next(iter(tallied(record).resets().items()))
     assert (direction, count) == ("sent", 1)
     assert cause in {cause.name.lower() for cause in Cause}
+
+
+@pytest.mark.parametrize(("lport", "counted"), [(0, 1), (40_000, 0)])
+def test_a_connect_without_a_port_is_counted(lport: int, counted: int) -> None:
+    record = b.record(
+        opened_ns=b.OPENED_NS,
+        established_ns=0,
+        old_state=TcpState.SYN_SENT,
+        states_seen=b.mask(TcpState.SYN_SENT),
+        lport=lport,
+    )
+    verdicts = classify(record, b.HOST)
+    verdicts["reason"] = Reason.SYN_NEVER_SENT
+    tally = Tally()
+    tally.add(record, verdicts)
+    assert tally.without_port == counted
 
 
 def test_a_close_by_fins_is_no_reset() -> None:
