@@ -45,6 +45,7 @@ from tests.truth.packets import ACK, FIN, RST, SYN, Address, Connection, Segment
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+AT_ONCE_S = 2e-6
 UNSET = frozenset[str | None]({None})
 
 
@@ -283,21 +284,27 @@ def _fin_may_have_waited(me: End, peer: End) -> bool:
 def _carriers(first: End, second: End, segment_bytes: int) -> frozenset[str | None]:
     """Return what can have carried the ACK of the first FIN: more than one only if overtaken.
 
-    A segment that came later was made before when its place in the stream is not behind.
+    A segment that came later was made before when its place in the stream is not behind. Two that
+    came at once came on two CPUs, and the socket may have had either first.
     """
     acker = first.fin_acker
     if acker is None or first.fin is None:
         return frozenset({None})
-    overtaken = (
+    others = (
         s
         for s in second.me.segments
         if s.index > acker.index
-        and not s.flags & (SYN | FIN | RST)
+        and not s.flags & (SYN | RST)
         and first.covers(s, first.fin)
-        and second.end(s) <= second.start(acker)
-        and (not s.payload_bytes or second.is_first_copy(s))
+        and (_made_before(s, acker, second) or s.time_s - acker.time_s < AT_ONCE_S)
     )
-    return frozenset(_carrier(s, segment_bytes) for s in (acker, *overtaken))
+    return frozenset(_carrier(s, segment_bytes) for s in (acker, *others))
+
+
+def _made_before(segment: Segment, acker: Segment, end: End) -> bool:
+    if segment.flags & FIN or end.end(segment) > end.start(acker):
+        return False
+    return not segment.payload_bytes or end.is_first_copy(segment)
 
 
 def _carrier(acker: Segment, segment_bytes: int) -> str:

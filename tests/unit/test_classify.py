@@ -449,6 +449,27 @@ ABORTIVE: list[tuple[str, Made, Reason]] = [
         Reason.RST_RECEIVED,
     ),
     (
+        "26 an orphan in LAST_ACK: a copy of the peer's last data and FIN had come",
+        lambda: b.reset(
+            **b.fin_wait1(old_state=S.LAST_ACK, states_seen=b.mask(S.CLOSE_WAIT, S.LAST_ACK)),
+            sk_flags=SkFlag.DEAD | SkFlag.DONE,
+            sk_shutdown=3,
+            at_close__data_segs_in=1,
+        ),
+        Reason.RST_RECEIVED,
+    ),
+    (
+        "26 an orphan that had read the only segment that came after its shutdown()",
+        lambda: b.reset(
+            **b.fin_wait1(),
+            sk_flags=SkFlag.DEAD,
+            sk_shutdown=3,
+            at_close__data_segs_in=1,
+            at_close__rcv_nxt=4,
+        ),
+        Reason.RST_RECEIVED,
+    ),
+    (
         "26 or 27: an orphan whose FIN was queued before the tracer",
         lambda: b.reset(**b.fin_wait1(fin_sent_ns=0), sk_flags=SkFlag.DEAD, sk_shutdown=3),
         Reason.RESET_EITHER_WAY,
