@@ -151,6 +151,40 @@ def test_more_than_one_segment_of_last_words_is_four_way(judged: Judged) -> None
     assert verdict(ends["c"]) == ("active", "four_way", "data")
 
 
+def test_a_bare_ack_overtaken_by_data_leaves_both_open(judged: Judged) -> None:
+    ends = judged(*TALK, "c FA 5 7", "s PA 7 6 3", "s A 7 6", "c A 6 10", "s FA 10 6", "c A 6 11")
+    assert ends["s"].endings[0].fin_ack == {"data", "pure"}
+    assert ends["s"].endings[0].handshake == {"four_way"}
+
+
+def test_a_fin_that_waited_may_leave_time_wait_on_both_sides(judged: Judged) -> None:
+    """Data that was queued before the FIN left after the peer's FIN had come."""
+    ends = judged(*TALK, "c FA 5 7", "s A 7 6", "s FPA 7 6 9", "c A 6 17")
+    assert ends["s"].endings[0].time_wait is None
+    at_once = judged(*TALK, "c FA 5 7", "s A 7 6", "s FA 7 6", "c A 6 8")
+    assert at_once["s"].endings[0].time_wait is False
+
+
+def test_a_refused_fin_crossed_for_one_side_only(judged: Judged) -> None:
+    """The client has no room for the server's last data: it never takes the first FIN."""
+    crossing = ("s FPA 7 5 9", "c A 5 7", "c FA 5 7", "s A 17 6", "c A 6 7", "s FPA 7 6 9")
+    ends = judged(*TALK, *crossing, "c A 6 17")
+    assert kinds(ends["c"]) == {"simultaneous", "active"}
+    assert kinds(ends["s"]) == {"simultaneous"}
+
+
+def test_data_in_the_syn_counts(judged: Judged) -> None:
+    ends = judged("c S 0 0 5", "s SA 0 6", "c A 6 1", "c FA 6 1", "s FA 1 7", "c A 7 2")
+    assert ends["c"].tx_bytes == 5
+    assert ends["s"].rx_bytes == range(5, 6)
+
+
+def test_a_reset_is_never_answered(judged: Judged) -> None:
+    """So a RST right after the peer's answers the data before it: the data came first."""
+    ends = judged(*TALK, "c FA 5 7", "s PA 7 6 3", "s RA 10 6", "c R 6 0")
+    assert kinds(ends["c"]) == {"abort"}
+
+
 def test_repeated_fin_counts_once(judged: Judged) -> None:
     ends = judged(*TALK, "c FA 5 7", "c FA 5 7", "s A 7 6", "s FA 7 6", "s FA 7 6", "c A 6 8")
     assert verdict(ends["c"]) == ("active", "four_way", "pure")
