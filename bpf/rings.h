@@ -52,11 +52,10 @@ static __always_inline bool reset_may_follow(struct conn_record *conn, bool by_s
 {
 	if (conn->rst_sent_ns || by_segment || conn->old_state == TCP_SYN_SENT)
 		return false;
-	/* tcp_segs_in() counts before the backlog: what waited there when our FIN was
-	 * queued is in no difference. */
+	/* Before the peer's FIN anything behind a hole is answered so, a bare FIN too. */
 	if (conn->sk_err)
 		return conn->sk_shutdown & RCV_SHUTDOWN &&
-		       (data_came(conn) || conn->flags & CONN_CLOSE_OWNED);
+		       (!(conn->sk_flags & SK_FLAG_DONE) || data_came(conn));
 	return conn->tw_substate != TCP_FIN_WAIT2 && conn->tw_substate != TCP_TIME_WAIT;
 }
 

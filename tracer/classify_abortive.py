@@ -84,7 +84,6 @@ _BY_RST = codes(
     Reason.LINGER2_NEGATIVE,
     Reason.DATA_AFTER_CLOSE,
     Reason.DATA_AFTER_CLOSE,
-    Reason.RESET_EITHER_WAY,
     Reason.RST_RECEIVED,
     UNDECIDED,
 )
@@ -105,8 +104,7 @@ def _by_rst(ending: Ending) -> Reasons:
             ending.received & (ended_by_fins | (ending.active & ending.after_close)),
             ending.reply & ~ending.received & ending.linger2_negative,
             ending.reply & fin_queued,
-            ending.data_refused & (ending.received | refused_with_ack),
-            ending.data_perhaps_refused & ending.received,
+            ending.data_refused & refused_with_ack,
             ending.received,
         ),
     )

@@ -34,7 +34,6 @@ def states(*members: int) -> Mask:
 
 
 FIN_QUEUED = states(FIN_WAIT1, FIN_WAIT2, CLOSING, LAST_ACK)
-FIN_AWAITED = states(FIN_WAIT1, FIN_WAIT2)
 
 
 class Ending:
@@ -64,14 +63,10 @@ class Ending:
         self.fin_wait2: Mask = self.old == FIN_WAIT2
         self.no_mini_socket: Mask = rows.column("tw_substate") == TW_NONE
         # An orphan takes no data. The report of its answer, a RST, may be lost on
-        # the way; the data itself is counted. None can follow the peer's FIN.
+        # the way; the data itself is counted.
         shut = (rows.column("sk_shutdown") & RCV_SHUTDOWN) != 0
-        deaf: Mask = self.dead & shut & FIN_AWAITED[self.old]
-        came = since(rows, "at_fin_sent", "at_close", "data_segs_in")
+        came = since(rows, "at_fin_sent", "at_close", "data_segs_in") != 0
         taken = since(rows, "at_fin_sent", "at_close", "rcv_nxt") != 0
         fin_seen = rows.column("fin_sent_ns") != 0
-        # One segment came, and its bytes were taken: before the socket was an orphan.
-        one_taken = taken & (came == 1)
-        self.data_refused: Mask = deaf & fin_seen & (came != 0) & ~taken
-        self.data_perhaps_refused: Mask = deaf & (((came != 0) & taken & ~one_taken) | ~fin_seen)
+        self.data_refused: Mask = self.dead & shut & fin_seen & came & ~taken
         self.linger2_negative: Mask = self.fin_wait2 & (rows.column("linger2") < 0)

@@ -48,7 +48,6 @@ class Reason(IntEnum):
     CONTRADICTION = 3
     UNEXPLAINED = 4
     NO_ERROR_NO_RST = 5
-    RESET_EITHER_WAY = 6
     # passive
     FIN_CARRIED_ACK = 10
     LAST_DATA_CARRIED_ACK = 11
@@ -160,7 +159,6 @@ RULES: dict[Reason, Rule] = {
     Reason.CONTRADICTION: _unknown(),
     Reason.UNEXPLAINED: _unknown(),
     Reason.NO_ERROR_NO_RST: _unknown(),
-    Reason.RESET_EITHER_WAY: _unknown(),
     Reason.FIN_CARRIED_ACK: Rule(Kind.PASSIVE, _THREE, FinAck.FIN),
     Reason.LAST_DATA_CARRIED_ACK: Rule(Kind.PASSIVE, _THREE, FinAck.FIN),
     Reason.FIN_CARRIED_ACK_RESENT: Rule(Kind.PASSIVE, _THREE, FinAck.FIN),

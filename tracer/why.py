@@ -30,10 +30,6 @@ UNKNOWN: dict[Reason, Sentence] = {
         f"the kernel dropped the orphaned socket in {f.old_state} without a RST or an error, "
         "as it does when the network namespace goes away"
     ),
-    Reason.RESET_EITHER_WAY: lambda f: (
-        f"reset in {f.old_state}, when the application had closed and data had come since our FIN: "
-        "whether the peer's RST or ours, in answer to data, cannot be told"
-    ),
 }
 
 SENTENCES: dict[Reason, Sentence] = UNKNOWN | GRACEFUL | ABORTIVE

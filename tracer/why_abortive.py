@@ -34,7 +34,7 @@ def _linger_zero(f: Facts) -> str:
 
 def _data_after_close(f: Facts) -> str:
     answer = _rst(f) if f.rst_sent else "the kernel answers that with a RST"
-    return f"data came in {f.old_state}, when nobody could read it any more: {answer}"
+    return f"the peer sent more in {f.old_state}, when nobody could read it any more: {answer}"
 
 
 def _disconnect(f: Facts) -> str:
