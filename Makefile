@@ -50,9 +50,10 @@ random: setup-test  ## Random teardowns, records against packets (root; SEED=1 N
 golden: setup-test  ## Make the golden recordings again (root; ARGS=--judge-only: what they are read as)
 	@$(SUDO) $(BIN)/python -m tests.golden.make $(ARGS)
 
-docs: setup-test  ## Write again what is generated: docs/metrics.md, the manual, completions
+docs: setup-test  ## Write again what is generated: docs, dashboards, the manual, completions
 	@$(AS_USER) $(BIN)/python -m tracer.outputs.metrics_page > docs/metrics.md
 	@$(AS_USER) $(BIN)/python packaging/manual.py
+	@$(AS_USER) $(BIN)/python -m dashboards.make
 
 bench: setup-bench  ## What tracing costs here, beside bcc's tools and bpftrace (root, minutes)
 	@$(SUDO) $(BIN)/python tests/bench/run.py $(ARGS)

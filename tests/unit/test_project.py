@@ -14,7 +14,7 @@ import pytest
 ROOT: Final = Path(__file__).parents[2]
 PROJECT: Final = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
-FOLDERS: Final = ("tracer", "bpf", "tests", "packaging", ".ci", "docs")
+FOLDERS: Final = ("tracer", "bpf", "dashboards", "tests", "packaging", ".ci", "docs")
 SUFFIXES: Final = ("", ".py", ".c", ".h", ".sh", ".toml", ".md")
 TOP: Final = ("Makefile", "pyproject.toml", "README.md", "CHANGELOG.md")
 

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Dashboards are what the declarations make of them, and show what is there in every case."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.models.dashboard import Dashboard
+
+from dashboards import make
+from dashboards.promql import UndeclaredError, check
+from tracer.metrics import METRICS, Type
+
+PATHS = sorted((make.HERE / "grafana").glob("*.json"))
+PANELS = [
+    pytest.param(panel, id=f"{board.name}: {panel.title}")
+    for board in make.BOARDS
+    for panel in make.panels_of(make.made(board))
+]
+
+
+@pytest.mark.parametrize(("path", "text"), make.files().items(), ids=lambda it: Path(it).name[:20])
+def test_the_files_are_up_to_date(path: Path, text: str) -> None:
+    """`make dashboards` writes them again."""
+    assert path.read_text() == text
+
+
+def test_there_are_no_other_files() -> None:
+    assert {path.stem for path in PATHS} == {board.name for board in make.BOARDS}
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_grafanas_own_schema_knows_every_key(path: Path) -> None:
+    """Read and written again by Grafana's library, nothing is lost."""
+    content = json.loads(path.read_text())
+    again = json.loads(json.dumps(Dashboard.from_json(content), cls=JSONEncoder))
+    assert again == content
+
+
+@pytest.mark.parametrize("panel", PANELS)
+def test_a_panel_says_what_to_do_and_what_nothing_means(panel: Any) -> None:
+    assert len(panel.description) > 20
+    assert panel.field_config.defaults.unit
+    assert panel.field_config.defaults.no_value
+    assert panel.datasource.uid == "${datasource}"
+    assert all(target.datasource.uid == "${datasource}" for target in panel.targets)
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_panels_cover_the_grid_without_holes(path: Path) -> None:
+    """No two overlap, and every line is filled."""
+    taken = [
+        (x, y)
+        for panel in json.loads(path.read_text())["panels"]
+        for at in [panel["gridPos"]]
+        for x in range(at["x"], at["x"] + at["w"])
+        for y in range(at["y"], at["y"] + at["h"])
+    ]
+    assert len(taken) == len(set(taken))
+    assert len(taken) == 24 * (1 + max(y for _, y in taken))
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_ids_are_unique(path: Path) -> None:
+    ids = [panel["id"] for panel in json.loads(path.read_text())["panels"]]
+    assert len(ids) == len(set(ids))
+
+
+def test_every_metric_is_shown() -> None:
+    """What is measured and not shown is measured in vain."""
+    text = "".join(path.read_text() for path in PATHS)
+    names = {m.name + ("_bucket" if m.type is Type.HISTOGRAM else "") for m in METRICS}
+    assert {name for name in names if name not in text} == set()
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "fourwave_no_such_metric",
+        "fourwave_teardown_seconds",
+        'fourwave_closes_total{reason="x"}',
+        'fourwave_closes_total{kind="no_such_kind"}',
+        'fourwave_closes_total{kind=~"no|such"}',
+        "sum by (cause) (fourwave_closes_total)",
+        "sum without (cause) (fourwave_closes_total)",
+        "fourwave_closes_total / on (cause) group_left () up",
+        "no:such:recording",
+        "rate(up[5m]) + sum(increase(fourwave_closed[$__range]))",
+    ],
+)
+def test_what_is_not_declared_cannot_be_asked_for(query: str) -> None:
+    with pytest.raises(UndeclaredError):
+        check(query)
+
+
+def test_a_legend_names_labels_that_are_there() -> None:
+    check("sum by (kind) (fourwave_closes_total)", legend="{{kind}} {{instance}}")
+    with pytest.raises(UndeclaredError):
+        check("sum by (kind) (fourwave_closes_total)", legend="{{ cause }}")
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "sum by (le) (rate(fourwave_teardown_seconds_bucket[$__rate_interval]))",
+        'fourwave_closes_total{kind=~"act.*", instance="a", job="b"}',
+        'fourwave_closes_total{kind!="no_such_kind"}',
+        "max by (raddr) (instance_raddr_rport:fourwave_local_ports_taken:ratio)",
+    ],
+)
+def test_what_is_declared_can_be_asked_for(query: str) -> None:
+    check(query, make.recorded())
