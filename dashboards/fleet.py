@@ -60,7 +60,8 @@ COURSE: Final = (
         About(
             "Closes by kind",
             "cps",
-            "Of all hosts. active pays with TIME_WAIT, passive does not; the rest is no orderly end.",
+            "Of all hosts. active pays with TIME_WAIT, passive does not; the rest is "
+            "no orderly end.",
         ),
         Query(f"sum by (kind) (job_kind:fourwave_closes:rate5m{JOB})", "{{kind}}"),
         stacked=True,
@@ -114,6 +115,26 @@ COURSE: Final = (
             empty="No listeners",
         ),
         Query(f"job:fourwave_accept_queue_overflows:rate5m{JOB}", "{{job}}"),
+    ),
+    lines(
+        About(
+            "Forgotten sockets by job",
+            "short",
+            "In CLOSE_WAIT. A line that only grows is a leak that came with a release of that job.",
+            empty="No census",
+        ),
+        Query(f"job:fourwave_close_wait_suspects:sum{JOB}", "{{job}}"),
+    ),
+    lines(
+        About(
+            "Local ports taken by job",
+            "percentunit",
+            "Of the tightest destination of any host. The table below says which host.",
+            limits=((0.8, YELLOW), (0.95, RED)),
+            empty="No outbound connections",
+            top=1,
+        ),
+        Query(f"job:fourwave_local_ports_taken:max_ratio{JOB}", "{{job}}"),
     ),
 )
 WORST: Final = (
