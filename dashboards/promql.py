@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import promql_parser as promql
 
-from tracer.metrics import METRICS, OTHER, Metric, Type
+from tracer.metrics import METRICS
+from tracer.metrics_declaration import OTHER, Metric, Type
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

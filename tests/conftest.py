@@ -13,7 +13,12 @@ import shutil
 import sys
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+# How long an example takes says how busy the machine is, not whether the code is right.
+hypothesis.settings.register_profile("fourwave", deadline=None)
+hypothesis.settings.load_profile("fourwave")
 
 ROOT = Path(__file__).resolve().parent.parent
 SBIN_PATH = os.pathsep.join(["/usr/sbin", "/sbin", os.environ.get("PATH", "/usr/bin:/bin")])

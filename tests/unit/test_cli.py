@@ -200,7 +200,7 @@ def test_a_bug_is_one_line(
 
 
 COMMANDS = (
-    *("watch", "record", "replay", "leaks", "ports", "listeners", "kill"),
+    *("watch", "record", "replay", "top", "report", "leaks", "ports", "listeners", "kill"),
     *("explain", "demo", "serve", "doctor"),
 )
 
