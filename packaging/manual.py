@@ -58,8 +58,9 @@ def _head() -> Iterator[str]:
 
 
 def _commands() -> Iterator[str]:
+    group = click.Context(cli, info_name=PROG, **cli.context_settings)
     for name, command in cli.commands.items():
-        context = click.Context(command, info_name=name)
+        context = click.Context(command, info_name=name, parent=group)
         usage = " ".join(command.collect_usage_pieces(context))
         yield f".SS {PROG} {name} {_escaped(usage)}"
         yield from _paragraphs(command.help or "")
