@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 # kernels.toml instead of the first; but not 40,000 closes within a minute, which an emulated
 # processor cannot even print.
 FEW: Final = (
-    *("tests/kernel", "-m", "not slow"),
+    *("tests/kernel/test_hooks.py", "tests/kernel/test_kinds.py", "tests/kernel/test_netem.py"),
     *("-k", "not server and not delay and not jitter and not duplication"),
 )
 ALL: Final = ("tests/kernel", "-k", "not under_load")
