@@ -370,3 +370,19 @@ def test_a_burst_at_the_start_is_not_growth() -> None:
     assert finding.verdict == Verdict.IDLE_POOL
     assert finding.evidence.per_minute == 0
     assert "it does not go on" in finding.why
+
+
+@pytest.mark.parametrize("looks", [1, 4])
+def test_outbound_read_to_the_end_is_forgotten_however_bounded(looks: int) -> None:
+    """Whoever has met the end and keeps the socket is no idle pool."""
+    kept = rows([300 + i / 10 for i in range(20)], c.outbound, unread=0)
+    finding = watched(*(c.older(kept, 10 * look) for look in range(looks)))
+    assert finding.verdict == Verdict.LEAK
+    assert finding.severity == Severity.NOTICE
+
+
+def test_arriving_in_bursts_is_arriving() -> None:
+    """Twenty every minute for an hour, the last of them half a minute ago: not a pool."""
+    bursts = [40 + 60 * minute + i / 100 for minute in range(60) for i in range(20)]
+    finding = only(taken(0, rows(bursts, c.outbound)))
+    assert finding.verdict == Verdict.UNSETTLED
