@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     Cookies = npt.NDArray[np.uint64]
 
-LOOKS_MAX: Final = 120
-GROUPS_MAX: Final = 4_000  # groups followed at once; beyond it the newest have no trend
+LOOKS_MAX: Final = 60
+GROUPS_MAX: Final = 1_000  # groups followed at once; beyond it the newest have no trend
 NS_PER_MS: Final = 1_000_000
 NS_PER_S: Final = 1_000_000_000
 YOUNG: Final = -1
