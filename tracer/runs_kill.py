@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tracer import runs_census
 from tracer.errors import UsageError
+from tracer.outputs.text import plural
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -61,7 +62,7 @@ def kill(wishes: Wishes, ask: Callable[[str], bool]) -> int:
         if not wishes.execute:
             _tell(DRY)
             return 0
-        if not ask(f"End {len(chosen):,} of them?"):
+        if not ask(f"End {plural(len(chosen), 'socket')}?"):
             _tell("Nothing was done.")
             return 0
         results = _end(source, chosen, wishes)

@@ -40,21 +40,13 @@ SEEN: Final = {
 
 
 def as_lines(chosen: Rows, census: Census, limit: int, width: int, *, color: bool) -> list[str]:
-    """Return the sockets, no more than `limit`, and what ending them means."""
-    holders, names = Holders(census), form.netns_names(census)
-    columns = [
-        Column("STATE"),
-        Column("SILENT", right=True),
-        Column("UNREAD", right=True),
-        Column("HELD BY", least=12),
-        Column("LOCAL", least=12),
-        Column("REMOTE", least=12),
-    ]
-    several = len(set(chosen["netns"].tolist())) > 1
-    if several:
-        columns.append(Column("NETNS", least=6))
-    rows = [_cells(row, holders, names)[: len(columns)] for row in chosen[:limit]]
-    lines = table.lines(columns, rows, width, color=color)
+    """Return the sockets by namespace, no more than `limit`, and what ending them means."""
+    holders, names, shown = Holders(census), form.netns_names(census), chosen[:limit]
+    lines: list[str] = []
+    for netns in dict.fromkeys(shown["netns"].tolist()):
+        lines += form.heading(f"netns {names.get(netns, netns)}", width, color=color)
+        rows = [_cells(row, holders) for row in shown[shown["netns"] == netns]]
+        lines += table.lines(COLUMNS, rows, width, color=color)
     if len(chosen) > limit:
         lines.append(f"({plural(len(chosen) - limit, 'more socket')})")
     for state, words in SEEN.items():
@@ -63,9 +55,18 @@ def as_lines(chosen: Rows, census: Census, limit: int, width: int, *, color: boo
     return lines
 
 
-def _cells(row: npt.NDArray[np.void], holders: Holders, names: Mapping[int, str]) -> list[str]:
+COLUMNS: Final = (
+    Column("STATE"),
+    Column("SILENT", right=True),
+    Column("UNREAD", right=True),
+    Column("HELD BY", least=10),
+    Column("LOCAL", least=12),
+    Column("REMOTE", least=12),
+)
+
+
+def _cells(row: npt.NDArray[np.void], holders: Holders) -> list[str]:
     named, count = holders.of(int(row["ino"]))
-    netns = int(row["netns"])
     return [
         state_name(int(row["state"])),
         duration(int(silent_ms(row)) * US_PER_MS),
@@ -73,7 +74,6 @@ def _cells(row: npt.NDArray[np.void], holders: Holders, names: Mapping[int, str]
         form.who(named, count),
         endpoint(_addr(row, "laddr"), int(row["lport"])),
         endpoint(_addr(row, "raddr"), int(row["rport"])),
-        names.get(netns, str(netns)),
     ]
 
 
