@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Measure what `fourwave serve` costs: idle, and while a census goes over many sockets.
+
+python tests/bench/serve.py [--time-wait N] [--connections N] [--idle SECONDS]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, Final
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from tests.bench import load
+from tests.bench.census import crowd
+from tests.serve.served import Served, until
+from tests.truth.netns import namespace
+
+SCRAPES: Final = 200
+PAUSE_S: Final = 0.05
+
+
+def processes(served: Served) -> dict[str, int]:
+    """Return the pids of all three."""
+    return {"tracer": served.process.pid, **served.children()}
+
+
+def memory_kb(pid: int) -> dict[str, int]:
+    """Return resident, proportional and anonymous memory."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
+    fields = {key: int(value.split()[0]) for key, value in (line.split(":") for line in lines)}
+    return {key: fields[key] for key in ("Rss", "Pss", "Pss_Anon", "Anonymous")}
+
+
+def cpu_ns(pid: int) -> int:
+    """Return the CPU time of all threads."""
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks)
+
+
+def idle(seconds: float) -> dict[str, Any]:
+    """Measure CPU and memory of a server that nobody asks, with the default timetable."""
+    with Served() as served:
+        time.sleep(5)
+        pids = processes(served)
+        before = {name: cpu_ns(pid) for name, pid in pids.items()}
+        closes = served.total("fourwave_closes_seen_total")
+        time.sleep(seconds)
+        used = {name: cpu_ns(pid) - before[name] for name, pid in pids.items()}
+        return {
+            "cpu_percent": {n: round(ns / seconds / 1e7, 3) for n, ns in used.items()},
+            "cpu_percent_together": round(sum(used.values()) / seconds / 1e7, 3),
+            "closes_meanwhile": served.total("fourwave_closes_seen_total") - closes,
+            "memory_kb": {name: memory_kb(pid) for name, pid in pids.items()},
+        }
+
+
+def crowded(time_wait: int, connections: int) -> dict[str, Any]:
+    """Measure scrapes during censuses, one a second, of so many sockets."""
+    with Served("--census", "1") as served, namespace("bench") as ns:
+        ns.sysctl("ipv4/tcp_max_tw_buckets", "1000000")
+        ns.sysctl("ipv4/ip_local_port_range", "1024 65000")
+        made = [
+            str(load.PROGRAM),
+            "--host-netns",
+            f"--connections={time_wait}",
+            "--order=client",
+            "--port=9",
+        ]
+        with crowd(ns, connections):
+            subprocess.run(
+                ns.command(*made, "--addresses=8"), stdout=subprocess.DEVNULL, check=True
+            )
+            wanted = time_wait + 2 * connections
+            until(lambda: served.total("fourwave_sockets") >= wanted * 0.95, 30)
+            sockets = served.total("fourwave_sockets")
+            took_ms, sizes = scrapes(served)
+            return {
+                "sockets": sockets,
+                "scrape_ms": {
+                    "median": statistics.median(took_ms),
+                    "p99": sorted(took_ms)[len(took_ms) * 99 // 100],
+                },
+                "exposition_bytes": max(sizes),
+                "census_seconds": served.total("fourwave_census_seconds"),
+                "lost": served.total("fourwave_lost_records_total"),
+                "detectors_up": served.total("fourwave_detector_up"),
+                "memory_kb": {name: memory_kb(pid) for name, pid in processes(served).items()},
+            }
+
+
+def scrapes(served: Served) -> tuple[list[float], list[int]]:
+    """Scrape over some censuses; return milliseconds and bytes of each."""
+    took_ms, sizes = [], []
+    for _ in range(SCRAPES):
+        began = time.perf_counter()
+        sizes.append(len(served.get()[0]))
+        took_ms.append(round((time.perf_counter() - began) * 1000, 2))
+        time.sleep(PAUSE_S)
+    return took_ms, sizes
+
+
+def main() -> None:
+    """Print one JSON object per measurement."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--time-wait", type=int, default=200_000)
+    parser.add_argument("--connections", type=int, default=10_000)
+    parser.add_argument("--idle", type=float, default=60)
+    wished = parser.parse_args()
+    load.build()
+    print(json.dumps({"idle": idle(wished.idle)}), flush=True)
+    print(json.dumps({"crowded": crowded(wished.time_wait, wished.connections)}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
