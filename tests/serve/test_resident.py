@@ -13,13 +13,12 @@ from pathlib import Path
 import pytest
 
 from tests.serve.served import Served, make_closes, until
-from tracer.privileges import NUMBERS
+from tracer.privileges import NAMESPACES, NUMBERS
 
 pytestmark = pytest.mark.kernel
 
-HELPER_KEEPS = sum(
-    1 << NUMBERS[name] for name in ("CAP_SYS_ADMIN", "CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH")
-)
+HELPER_KEEPS = sum(1 << NUMBERS[name] for name in NAMESPACES)
+GIVEN = ("CAP_BPF", "CAP_PERFMON", *NAMESPACES)
 
 
 def status(pid: int) -> dict[str, str]:
@@ -183,3 +182,27 @@ def test_the_service_manager_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
             assert manager.recv(4096) == b"WATCHDOG=1"
             running.process.send_signal(signal.SIGTERM)
             assert until(lambda: manager.recv(4096) == b"STOPPING=1")
+
+
+def test_it_starts_without_root(tmp_path: Path) -> None:
+    """As the service does: another user from the first instruction, with five capabilities."""
+    words = ",".join(f"+{name.removeprefix('CAP_').lower()}" for name in GIVEN)
+    log = tmp_path / "log"
+    with log.open("wb") as stderr:
+        process = subprocess.Popen(
+            [
+                *("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"),
+                *(f"--inh-caps=-all,{words}", f"--ambient-caps=-all,{words}"),
+                *(f"--bounding-set=-all,{words}", "--no-new-privs"),
+                *(sys.executable, "-m", "tracer", "serve", "--listen", "127.0.0.1:0"),
+            ],
+            stderr=stderr,
+        )
+    try:
+        assert until(lambda: "\nready" in "\n" + log.read_text(), 30), log.read_text()
+        facts = status(process.pid)
+        assert facts["Uid"].split() == ["65534"] * 4
+        assert int(facts["CapPrm"], 16) == int(facts["CapAmb"], 16) == 0
+    finally:
+        process.terminate()
+        assert process.wait(20) == 0
