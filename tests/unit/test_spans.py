@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit import builders as b
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 TIMES = ("fin_received_ns", "fin_sent_ns", "rst_sent_ns", "rst_received_ns")
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(*[st.integers(0, 5_000_000)] * 5, st.booleans()), min_size=1))
 def test_arrays_say_what_closes_say(rows: list[tuple[int, int, int, int, int, bool]]) -> None:
     """teardown_us and close_wait_us of the contract, without an object per close."""
