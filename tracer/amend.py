@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from tracer.wire import Records
 
-HOLD_NS: Final = 20_000_000  # far longer than the kernel needs, too short for a person to notice
+HOLD_NS: Final = 50_000_000  # longer than a process is kept from its RST, too short to notice
 
 MAY_FOLLOW: Final = int(ConnFlag.RESET_MAY_FOLLOW)
 AMENDED_FIELDS: Final = ("rst_sent_ns", "rst_reason", "rst_sent_state")
@@ -30,72 +30,84 @@ AMENDED_FIELDS: Final = ("rst_sent_ns", "rst_reason", "rst_sent_state")
 class Amender:
     """Hold back the few records that a RST may still amend; pass all others through.
 
-    Close and report may lie in the rings of two CPUs, and come in either order. At
-    most the records of HOLD_NS of batch time are held, or of one batch.
+    Close and report may lie in the rings of two CPUs, and come in either order: each
+    waits for HOLD_NS of batch time, and for one more look at all rings, however late
+    that is. Batches of one look bear the same time.
     """
 
     def __init__(self) -> None:
-        self._held: Records = np.empty(0, dtype=CLOSE_DTYPE)
-        self._early: Records = np.empty(0, dtype=CLOSE_DTYPE)
+        self._held = _Waiting()
+        self._early = _Waiting()
         self.unmatched = 0
 
     def feed(self, records: Records, mono_ns: int) -> Records:
         """Return the closes that are final now. The common case is one look at two fields."""
         odd = _needs_care(records)
-        if not len(self._held) and not len(self._early) and not odd.any():
+        if not self.holding and not odd.any():
             return records
         apart, plain = records[odd], records[~odd]
         is_reset = apart["type"] == RecordType.RESET
-        waiting = np.concatenate((self._held, apart[~is_reset]))
-        resets = np.concatenate((self._early, apart[is_reset]))
-        amended = self._apply(waiting, resets, mono_ns)
-        final = self._release(waiting, amended, mono_ns)
+        self._held.add(apart[~is_reset], mono_ns)
+        self._early.add(apart[is_reset], mono_ns)
+        amended = self._apply()
+        self.unmatched += len(self._early.release(~self._early.recent(mono_ns)))
+        may_follow = (self._held.records["flags"] & MAY_FOLLOW) != 0
+        final = self._held.release(~may_follow | amended | ~self._held.recent(mono_ns))
         return np.concatenate((plain, final)) if len(final) else plain
 
     @property
     def holding(self) -> bool:
         """Whether anything waits for time to pass."""
-        return bool(len(self._held) or len(self._early))
+        return bool(len(self._held.records) or len(self._early.records))
 
     def flush(self) -> Records:
         """Return what is still held: no more batches will come."""
-        held, self._held = self._held, self._held[:0]
-        self.unmatched += len(self._early)
-        self._early = self._early[:0]
-        return held
+        self.unmatched += len(self._early.release_all())
+        return self._held.release_all()
 
-    def _apply(self, waiting: Records, resets: Records, mono_ns: int) -> NDArray[np.bool_]:
+    def _apply(self) -> NDArray[np.bool_]:
+        waiting, resets = self._held.records, self._early.records
         amended = np.zeros(len(waiting), dtype=np.bool_)
         if not len(resets):
             return amended
         targets, found = _match(waiting, resets)
-        self._keep_early(resets[~found], mono_ns)
-        targets, resets = (
-            targets[found][::-1],
-            resets[found][::-1],
-        )  # the first RST of a socket wins
+        resets = self._early.release(found)[::-1]  # the first RST of a socket wins
+        targets = targets[found][::-1]
         for name in AMENDED_FIELDS:
             waiting[name][targets] = resets[name]
         np.bitwise_or.at(waiting["rst_flags"], targets, resets["rst_flags"])
         amended[targets] = True
         return amended
 
-    def _keep_early(self, resets: Records, mono_ns: int) -> None:
-        young = _young(resets, mono_ns)
-        self._early = resets[young]
-        self.unmatched += int(np.count_nonzero(~young))
 
-    def _release(self, waiting: Records, amended: NDArray[np.bool_], mono_ns: int) -> Records:
-        hold = ((waiting["flags"] & MAY_FOLLOW) != 0) & ~amended & _young(waiting, mono_ns)
-        self._held = waiting[hold]
-        final: Records = waiting[~hold]
-        return final
+class _Waiting:
+    """Records that wait, and since when."""
 
+    def __init__(self) -> None:
+        self.records: Records = np.empty(0, dtype=CLOSE_DTYPE)
+        self._since_ns: NDArray[np.int64] = np.empty(0, dtype=np.int64)
 
-# Younger than HOLD_NS in batch time: what belongs to it may still come.
-def _young(records: Records, mono_ns: int) -> NDArray[np.bool_]:
-    young: NDArray[np.bool_] = records["closed_ns"].astype(np.int64) + HOLD_NS > mono_ns
-    return young
+    def add(self, records: Records, mono_ns: int) -> None:
+        """Take these, seen in a batch of that time."""
+        self.records = np.concatenate((self.records, records))
+        since_ns = np.full(len(records), mono_ns, dtype=np.int64)
+        self._since_ns = np.concatenate((self._since_ns, since_ns))
+
+    def recent(self, mono_ns: int) -> NDArray[np.bool_]:
+        """Say which of them something may still come for, in a batch of that time."""
+        young = self.records["closed_ns"].astype(np.int64) + HOLD_NS > mono_ns
+        recent: NDArray[np.bool_] = young | (self._since_ns == mono_ns)
+        return recent
+
+    def release(self, which: NDArray[np.bool_]) -> Records:
+        """Let these go."""
+        released: Records = self.records[which]
+        self.records, self._since_ns = self.records[~which], self._since_ns[~which]
+        return released
+
+    def release_all(self) -> Records:
+        """Let all of them go."""
+        return self.release(np.ones(len(self.records), dtype=np.bool_))
 
 
 def _needs_care(records: Records) -> NDArray[np.bool_]:

@@ -73,6 +73,26 @@ def test_nobody_waits_longer_than_hold() -> None:
     assert len(amender.flush()) == 0
 
 
+def test_what_was_read_late_waits_for_one_more_look() -> None:
+    """The ring with the report was read before the report was there, and then all took long."""
+    amender = Amender()
+    held, late = closes(2, may_follow=True), T0 + 10 * HOLD_NS
+    assert len(amender.feed(held, late)) == 0
+    assert len(amender.feed(closes(0), late)) == 0
+    out = amender.feed(resets(held[:1]), late + 1)
+    assert out["cookie"].tolist() == [100, 101]
+    assert out["rst_flags"].tolist() == [RstFlag.SENT_ACTIVE, 0]
+
+
+def test_rings_of_one_look_are_one_batch_in_several() -> None:
+    """The report is read late, from the ring before that of its close."""
+    amender = Amender()
+    held, late = closes(1, may_follow=True), T0 + 10 * HOLD_NS
+    assert len(amender.feed(resets(held), late)) == 0
+    assert amender.feed(held, late)["rst_flags"].tolist() == [RstFlag.SENT_ACTIVE]
+    assert amender.unmatched == 0
+
+
 def test_another_close_of_the_same_socket() -> None:
     """A socket that was connected again: each report amends the last close before it."""
     amender = Amender()
@@ -90,7 +110,8 @@ def test_report_older_than_the_close() -> None:
     held = closes(1, may_follow=True)
     stray = resets(held)
     stray["rst_sent_ns"] = held["closed_ns"] - 1
-    out = amender.feed(np.concatenate((held, stray)), T0 + 2 * HOLD_NS)
+    assert len(amender.feed(np.concatenate((held, stray)), T0 + 2 * HOLD_NS)) == 0
+    out = amender.feed(closes(0), T0 + 3 * HOLD_NS)
     assert out["rst_flags"].tolist() == [0]
     assert amender.unmatched == 1
 

@@ -13,6 +13,7 @@ import pytest
 
 from tests.unit import builders as b
 from tracer import session_live
+from tracer.amend import HOLD_NS
 from tracer.batch import Batch, BatchKind
 from tracer.filters import Filter
 from tracer.recording import RecordingSource, RecordingWriter
@@ -187,7 +188,7 @@ def test_held_close_is_let_go_by_time_and_at_the_end() -> None:
     early["flags"] |= np.uint32(ConnFlag.RESET_MAY_FOLLOW)
     session.feed(closes(early, mono_ns=b.CLOSED_NS))
     assert session.totals.records == 0
-    session.feed(batch(BatchKind.CLOSES, b"", b.CLOSED_NS + 20_000_000))
+    session.feed(batch(BatchKind.CLOSES, b"", b.CLOSED_NS + HOLD_NS))
     assert session.totals.records == 1
     session.feed(closes(early, mono_ns=b.CLOSED_NS))
     assert session.finish().records == 2
