@@ -52,7 +52,8 @@ def replayed(path: Path) -> Golden:
             run.feed(batch)
         run.finish()
         assert source.damage is None, f"{path} is damaged {source.damage}"
-    return [_kept(json.loads(to_json(close))) for close in view.all]
+    in_order = sorted(view.all, key=lambda close: close.at)
+    return [_kept(json.loads(to_json(close))) for close in in_order]
 
 
 def _kept(close: dict[str, Any]) -> dict[str, Any]:
