@@ -39,13 +39,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from tests.truth.carriers import carriers
 from tests.truth.ends import End
-from tests.truth.packets import ACK, FIN, RST, SYN, Address, Connection, Segment
+from tests.truth.packets import ACK, RST, SYN, Address, Connection, Segment
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-AT_ONCE_S = 2e-6
 UNSET = frozenset[str | None]({None})
 
 
@@ -252,7 +252,7 @@ def _graceful(me: End, peer: End, segment_bytes: int) -> Ending:
     """Return the verdict the FINs alone would give; kind `half` when there are not two."""
     if me.fin is None or peer.fin is None:
         one, other = (me, peer) if me.fin is not None else (peer, me)
-        return Ending("half", fin_ack=_carriers(one, other, segment_bytes))
+        return Ending("half", fin_ack=carriers(one, other, segment_bytes))
     if me.covers(peer.fin, me.fin):
         kind, first, second = "active", me, peer
     elif peer.covers(me.fin, peer.fin):
@@ -260,10 +260,10 @@ def _graceful(me: End, peer: End, segment_bytes: int) -> Ending:
     else:
         either = frozenset({"pure", "data", None})
         return Ending("simultaneous", frozenset({"simultaneous"}), either, time_wait=True)
-    carriers = _carriers(first, second, segment_bytes)
-    shakes = frozenset("three_way" if carrier == "fin" else "four_way" for carrier in carriers)
+    carried_by = carriers(first, second, segment_bytes)
+    shakes = frozenset("three_way" if by == "fin" else "four_way" for by in carried_by)
     time_wait = True if first is me else (None if _fin_may_have_waited(me, peer) else False)
-    return Ending(kind, shakes, carriers, time_wait)
+    return Ending(kind, shakes, carried_by, time_wait)
 
 
 def _fin_may_have_waited(me: End, peer: End) -> bool:
@@ -279,35 +279,3 @@ def _fin_may_have_waited(me: End, peer: End) -> bool:
     more = any(s.payload_bytes for s in me.me.segments if s.index > came)
     no_room = any(s.window == 0 for s in peer.me.segments if not s.flags & RST)
     return in_flight or more or no_room
-
-
-def _carriers(first: End, second: End, segment_bytes: int) -> frozenset[str | None]:
-    """Return what can have carried the ACK of the first FIN: more than one only if overtaken.
-
-    A segment that came later was made before when its place in the stream is not behind. Two that
-    came at once came on two CPUs, and the socket may have had either first.
-    """
-    acker = first.fin_acker
-    if acker is None or first.fin is None:
-        return frozenset({None})
-    others = (
-        s
-        for s in second.me.segments
-        if s.index > acker.index
-        and not s.flags & (SYN | RST)
-        and first.covers(s, first.fin)
-        and (_made_before(s, acker, second) or s.time_s - acker.time_s < AT_ONCE_S)
-    )
-    return frozenset(_carrier(s, segment_bytes) for s in (acker, *others))
-
-
-def _made_before(segment: Segment, acker: Segment, end: End) -> bool:
-    if segment.flags & FIN or end.end(segment) > end.start(acker):
-        return False
-    return not segment.payload_bytes or end.is_first_copy(segment)
-
-
-def _carrier(acker: Segment, segment_bytes: int) -> str:
-    if acker.flags & FIN and acker.payload_bytes <= segment_bytes:
-        return "fin"
-    return "data" if acker.payload_bytes else "pure"

@@ -173,6 +173,13 @@ def test_a_refused_fin_crossed_for_one_side_only(judged: Judged) -> None:
     assert kinds(ends["s"]) == {"simultaneous"}
 
 
+def test_a_refused_fin_leaves_its_ack_to_the_data_before_it(judged: Judged) -> None:
+    """The ACK in it is taken, the data and the FIN are not: they come again."""
+    ends = judged(*TALK, "c FA 5 7", "s FPA 7 6 4", "c A 6 7", "s FPA 7 6 4", "c A 6 12")
+    assert ends["c"].endings[0].fin_ack == {"fin", "data"}
+    assert ends["c"].endings[0].handshake == {"three_way", "four_way"}
+
+
 def test_data_in_the_syn_counts(judged: Judged) -> None:
     ends = judged("c S 0 0 5", "s SA 0 6", "c A 6 1", "c FA 6 1", "s FA 1 7", "c A 7 2")
     assert ends["c"].tx_bytes == 5
