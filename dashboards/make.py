@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 HERE: Final = Path(__file__).parent
 PAGE: Final = HERE.parent / "docs" / "dashboards.md"
-BEGIN: Final = "<!-- panels: written by `make dashboards` -->\n"
+BEGIN: Final = "<!-- panels: written by `make docs` -->\n"
 END: Final = "<!-- end of panels -->\n"
 ALERTS: Final = 'ALERTS{alertname=~"Fourwave.*",alertstate="firing",job=~"$job"}'
 

@@ -34,12 +34,12 @@ NOW: Final = (
     ),
     number(
         About(
-            "Ran out",
+            "Connects that found none",
             "short",
-            "Times a census found no port left towards a destination, in the "
-            "time shown. `fourwave ports` on the host says towards which.",
+            "connect() failed with EADDRNOTAVAIL, in the time shown. `fourwave ports` on the host "
+            "says towards which destination.",
             limits=((1, RED),),
-            empty="No census",
+            empty="No tracer",
             width=8,
         ),
         Query(gained(metrics.LOCAL_PORTS_EXHAUSTED)),

@@ -88,8 +88,8 @@ def ratio(part: str, whole: str) -> str:
 
 
 def quantile(q: float, metric: Metric) -> str:
-    """Return a quantile of a histogram of all chosen instances."""
-    return f"histogram_quantile({q}, {rate(metric, 'le', '_bucket')})"
+    """Return a quantile of a histogram of all chosen instances; nothing where it has none: NaN."""
+    return f"histogram_quantile({q}, {rate(metric, 'le', '_bucket')}) >= 0"
 
 
 def check(query: str, recorded: Iterable[str] = (), legend: str = "") -> None:

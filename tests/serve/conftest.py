@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fixtures: one server that tests only ask, and a real Prometheus that scrapes it."""
+"""Fixtures: a server that tests only ask, and a real Prometheus with our rules that scrapes it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from tests.conftest import skip_or_fail
+from tests.conftest import ROOT, skip_or_fail
 from tests.serve.served import Served, until
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def served() -> Iterator[Served]:
 
 
 class Prometheus:
-    """A real one that scrapes one target every second."""
+    """A real one that scrapes one target, and evaluates all rules, every second."""
 
     def __init__(self, port: int, process: subprocess.Popen[bytes]) -> None:
         self.url = f"http://127.0.0.1:{port}"
@@ -56,8 +56,7 @@ class Prometheus:
 
     def query(self, text: str) -> list[dict[str, Any]]:
         """Return the result of an instant query."""
-        answer = self._get("/api/v1/query?" + urllib.parse.urlencode({"query": text}))
-        result: list[dict[str, Any]] = answer["data"]["result"]
+        result: list[dict[str, Any]] = self.get("query", query=text)["result"]
         return result
 
     def value(self, text: str) -> float | None:
@@ -67,17 +66,19 @@ class Prometheus:
 
     def target(self) -> dict[str, Any]:
         """Return what it says of its target."""
-        targets: list[dict[str, Any]] = self._get("/api/v1/targets")["data"]["activeTargets"]
+        targets: list[dict[str, Any]] = self.get("targets")["activeTargets"]
         return targets[0]
 
-    def _get(self, path: str) -> Any:
-        with urllib.request.urlopen(self.url + path, timeout=10) as answer:  # noqa: S310
-            return json.load(answer)
+    def get(self, what: str, **words: object) -> Any:
+        """Ask the HTTP API. Raises urllib.error.HTTPError where the question is wrong."""
+        url = f"{self.url}/api/v1/{what}?{urllib.parse.urlencode(words)}"
+        with urllib.request.urlopen(url, timeout=10) as answer:  # noqa: S310
+            return json.load(answer)["data"]
 
     def ready(self) -> bool:
         """Say whether it answers."""
         try:
-            return bool(self._get("/api/v1/targets")["data"]["activeTargets"])
+            return bool(self.get("targets")["activeTargets"])
         except OSError:
             return False
 
@@ -101,7 +102,11 @@ def prometheus(served: Served, tmp_path_factory: pytest.TempPathFactory) -> Iter
 def start_prometheus(folder: Path, port: int, target: int) -> subprocess.Popen[bytes]:
     """Start it with one target."""
     job = {"job_name": "fourwave", "static_configs": [{"targets": [f"127.0.0.1:{target}"]}]}
-    config = {"global": {"scrape_interval": "1s"}, "scrape_configs": [job]}
+    config = {
+        "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
+        "rule_files": [str(ROOT / "dashboards" / "rules" / "*.yml")],
+        "scrape_configs": [job],
+    }
     (folder / "prometheus.yml").write_text(json.dumps(config))  # JSON is YAML
     with (folder / "log").open("wb") as log:
         return subprocess.Popen(

@@ -13,7 +13,8 @@ from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from dashboards import make
 from dashboards.promql import UndeclaredError, check
-from tracer.metrics import METRICS, Type
+from tracer.metrics import METRICS
+from tracer.metrics_declaration import Type
 
 PATHS = sorted((make.HERE / "grafana").glob("*.json"))
 PANELS = [
@@ -25,7 +26,7 @@ PANELS = [
 
 @pytest.mark.parametrize(("path", "text"), make.files().items(), ids=lambda it: Path(it).name[:20])
 def test_the_files_are_up_to_date(path: Path, text: str) -> None:
-    """`make dashboards` writes them again."""
+    """`make docs` writes them again."""
     assert path.read_text() == text
 
 
