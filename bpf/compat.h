@@ -118,6 +118,28 @@ static __always_inline u64 cgroup_of(struct sock *sk)
 #endif
 }
 
+#define RTAX_QUICKACK 15
+#define DST_METRICS_FLAGS 3
+
+/* "quickack 1" of the route. Newer kernels keep it in the socket; else it is one of
+ * the metrics, which lie behind a tagged pointer. */
+static __always_inline bool is_route_quick(struct tcp_sock *tp)
+{
+#ifdef HAS_tcp_sock_dst_quick_ack
+	return tp->dst_quick_ack;
+#else
+	struct dst_entry *dst = tp->dst_cache;
+	u32 quick = 0;
+
+	if (!dst)
+		return false;
+	bpf_probe_read_kernel(&quick, sizeof(quick),
+			      (void *)((dst->_metrics & ~(u64)DST_METRICS_FLAGS) +
+				       (RTAX_QUICKACK - 1) * sizeof(u32)));
+	return quick;
+#endif
+}
+
 static __always_inline bool is_mptcp_subflow(struct tcp_sock *tp)
 {
 #ifdef HAS_tcp_sock_is_mptcp

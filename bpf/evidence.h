@@ -126,14 +126,6 @@ static __always_inline u8 find_time_wait(struct sock *sk)
 	return TW_NOT_LOOKED;
 }
 
-static __always_inline void take_delayed_ack(struct conn_record *conn, struct tcp_sock *tp)
-{
-	conn->ack_pending = tp->ack_pending;
-	conn->ack_pingpong = tp->ack_pingpong;
-	conn->ack_quick = tp->ack_quick;
-	conn->ack_ato_jiffies = tp->ack_ato;
-}
-
 /*
  * A bare ACK may answer an old segment instead of the peer's FIN: then
  * last_oow_ack_time changes between the two FINs.

@@ -72,6 +72,18 @@ enum rst_flag {
 	RST_HAS_REASON = 1 << 4,       /* this kernel passes enum sk_rst_reason */
 };
 
+/* conn_record.ack_flags: what decides when the ACK of the peer's FIN leaves. The
+ * first three are of ->CLOSE_WAIT, the others of ->LAST_ACK, looked at only where
+ * the FIN was acknowledged by then. */
+enum ack_flag {
+	ACK_FILLS_HOLE = 1 << 0,  /* segments waited for the one in hand: RFC 5681, 4.2 */
+	ACK_FULL_FRAME = 1 << 1,  /* more unacknowledged than one full-sized segment */
+	ACK_DATA_UNREAD = 1 << 2, /* reading it sets TCP's clock, too */
+	ACK_ROUTE_QUICK = 1 << 3, /* the route says quickack 1 */
+	ACK_CLOCK_KNOWN = 1 << 4, /* fin_clock_10us means something */
+	ACK_CLOCK_MOVED = 1 << 5, /* TCP's clock was set after the FIN came */
+};
+
 /* Values of conn_record.tw_substate besides TCP_FIN_WAIT2 (5) and TCP_TIME_WAIT (6). */
 enum tw_lookup {
 	TW_NONE = 0,	     /* the hash bucket was walked: no mini-socket */
@@ -166,7 +178,26 @@ struct conn_record {
 	fw_u32 netns;	       /* inum */
 	fw_u32 uid;	       /* sk_uid */
 	fw_u32 oow_ack_time;   /* last_oow_ack_time at ->CLOSE_WAIT: CONN_OLD_ANSWERED */
-	fw_u8 pad2[4];
+	fw_u16 fin_clock_10us; /* from the peer's FIN to the last time TCP's clock was
+				* set before ->LAST_ACK; saturated */
+	fw_u8 ack_flags;       /* enum ack_flag */
+	fw_u8 err_told;	       /* the first error the application was told; 0 none, or none seen */
+};
+
+/* stray_key.cause: what was there instead of a connection */
+enum stray {
+	STRAY_NONE = 0,	     /* a connection was */
+	STRAY_NO_SOCKET = 1, /* nothing listens there, or what did is gone */
+	STRAY_TIME_WAIT = 2, /* a mini-socket: data or a SYN it cannot take */
+	STRAY_HANDSHAKE = 3, /* a listener or a request: an ACK of nothing, a broken SYN */
+};
+
+/* RSTs without a connection are counted by what they answered. */
+struct stray_key {
+	fw_u32 netns; /* inum; 0 not known */
+	fw_u16 lport;
+	fw_u8 reason; /* enum sk_rst_reason of the running kernel; 0 also if it has none */
+	fw_u8 cause;  /* enum stray */
 };
 
 /*
@@ -185,14 +216,15 @@ struct counters {
 	fw_u64 taken_over;	   /* events the twin handled: the first was interrupted */
 	fw_u64 resets_amended;	   /* RECORD_RESET sent */
 	fw_u64 resets_lost;	   /* RECORD_RESET that found no room */
+	fw_u64 strays_lost;	   /* RSTs without a connection: no room to tell them apart */
 	fw_u64 last_closed[2];	   /* cookies, for the twin: by process, by softirq */
-	fw_u64 last_reset[2];
-	fw_u64 reserved[1];
+	fw_u64 last_reset[2];	   /* or the segment a RST without a connection answered */
 };
 
 _Static_assert(sizeof(struct conn_record) == 376, "conn_record");
 _Static_assert(sizeof(struct actor) == 28, "actor");
 _Static_assert(sizeof(struct tcp_counts) == 40, "tcp_counts");
+_Static_assert(sizeof(struct stray_key) == 8, "stray_key");
 _Static_assert(sizeof(struct counters) == 128, "counters");
 
 #endif

@@ -18,9 +18,11 @@
 #include "address.h"
 #include "count.h"
 #include "evidence.h"
+#include "delayed_ack.h"
 #include "rings.h"
 #include "conn.h"
 #include "hooks.h"
+#include "strays.h"
 
 static __always_inline void on_close(struct conn_record *conn, struct sock *sk, struct tcp_sock *tp,
 				     int old, u64 now)
@@ -74,6 +76,8 @@ static __always_inline void on_new_state(struct conn_record *conn, struct sock *
 		/* The FIN is queued here, in the process that asked for it. */
 		conn->fin_sent_ns = now;
 		conn->dup_fin = tp->dup_sack_end == tp->rcv_nxt;
+		if (new == TCP_LAST_ACK)
+			take_ack_of_fin(conn, tp);
 		moment = &conn->at_fin_sent;
 		actor = &conn->closer;
 		break;
@@ -225,8 +229,11 @@ int on_send_reset(u64 *ctx)
 	u64 cookie = cookie_of_full_socket(sk);
 	struct conn_record *conn = conn_find(cookie);
 	struct counters *slot = counters();
+	u8 stray = stray_cause(sk);
 
-	if (!cookie || !slot)
+	if (slot && stray)
+		count_stray(slot, ctx, stray);
+	if (!cookie || !slot || stray)
 		return 0;
 	if (!conn) {
 		if (sk->skc_state != TCP_CLOSE || is_noted(slot->last_reset, sk))
@@ -252,6 +259,18 @@ int on_receive_reset(u64 *ctx)
 	conn->rst_received_ns = bpf_ktime_get_ns();
 	conn->rst_received_state = conn->state;
 	conn->rst_flags |= RST_RECEIVED;
+	return 0;
+}
+
+/* What the application is told when it asks: poll() and the next call. At CLOSE
+ * sk_err still says it, unless it was taken or put away before. */
+int on_error_report(u64 *ctx)
+{
+	struct sock *sk = (struct sock *)ctx[0];
+	struct conn_record *conn = conn_find(cookie_of_full_socket(sk));
+
+	if (conn && !conn->err_told)
+		conn->err_told = sk->sk_err;
 	return 0;
 }
 

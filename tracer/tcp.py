@@ -106,6 +106,51 @@ class Cause(Labelled):
     UNKNOWN = 13
 
 
+class AckFate(Labelled):
+    """How the ACK of the peer's FIN went, where the peer closed first."""
+
+    NONE = 0
+    UNKNOWN = 1
+    MERGED = 2
+    """Our FIN carried it."""
+    DATA = 3
+    """Data of ours carried it."""
+    TIMER = 4
+    """Alone, by the delayed-ACK timer."""
+    TICK = 5
+    """Alone, by a timer of one tick: no data had ever come, so ato was 0."""
+    QUICK_ROUTE = 6
+    """Alone and at once: the route says quickack 1."""
+    REPEATED_FIN = 7
+    """Alone and at once, when the peer repeated its FIN."""
+    HOLE_FILLED = 8
+    """Alone and at once: the FIN had waited for a segment before it (RFC 5681, 4.2)."""
+    FULL_FRAME = 9
+    """Alone and at once: more than one full-sized segment was unacknowledged."""
+    AT_ONCE = 10
+    """Alone and at once, for a reason not seen."""
+
+
+class TimeWait(Labelled):
+    """What became of a socket that was due for TIME_WAIT."""
+
+    UNKNOWN = 0
+    ENTERED = 1
+    ORPHANED = 2
+    """An orphan in FIN_WAIT2: a mini-socket awaits the peer's FIN, and then is in TIME_WAIT."""
+    REFUSED = 3
+    """No room for it (net.ipv4.tcp_max_tw_buckets, or no memory)."""
+
+
+class Stray(IntEnum):
+    """stray_key.cause: what a RST without a connection answered."""
+
+    NONE = 0
+    NO_SOCKET = 1
+    TIME_WAIT = 2
+    HANDSHAKE = 3
+
+
 class How(Labelled):
     """What the closer did; SIGNAL is written signal:N."""
 
@@ -172,6 +217,17 @@ class SkFlag(IntFlag):
     DONE = 1 << 1
     KEEPOPEN = 1 << 3
     LINGER = 1 << 4
+
+
+class AckFlag(IntFlag):
+    """conn_record.ack_flags."""
+
+    FILLS_HOLE = 1 << 0
+    FULL_FRAME = 1 << 1
+    DATA_UNREAD = 1 << 2
+    ROUTE_QUICK = 1 << 3
+    CLOCK_KNOWN = 1 << 4
+    CLOCK_MOVED = 1 << 5
 
 
 TW_NONE = 0

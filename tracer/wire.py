@@ -107,11 +107,18 @@ CLOSE_DTYPE = np.dtype(
         ("netns", _U32),
         ("uid", _U32),
         ("oow_ack_time", _U32),
-        ("pad2", _U8, (4,)),
+        ("fin_clock_10us", _U16),
+        ("ack_flags", _U8),
+        ("err_told", _U8),
     ],
     align=True,
 )
 """struct conn_record."""
+
+STRAY_DTYPE = np.dtype(
+    [("netns", _U32), ("lport", _U16), ("reason", _U8), ("cause", _U8)], align=True
+)
+"""struct stray_key."""
 
 COUNTERS_DTYPE = np.dtype(
     [
@@ -125,9 +132,9 @@ COUNTERS_DTYPE = np.dtype(
         ("taken_over", _U64),
         ("resets_amended", _U64),
         ("resets_lost", _U64),
+        ("strays_lost", _U64),
         ("last_closed", _U64, (2,)),
         ("last_reset", _U64, (2,)),
-        ("reserved", _U64),
     ],
     align=True,
 )

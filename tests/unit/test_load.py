@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 from tests.data.btf.blobs import BLOBS
-from tests.data.btf.make import TRACEPOINTS
+from tests.data.btf.make import OPTIONAL_TRACEPOINTS, TRACEPOINTS
 from tracer.kernel import bpf, handoff, load, load_census
 from tracer.kernel.btf import Btf
-from tracer.kernel.load import PROGRAMS, StageError, with_constant
+from tracer.kernel.load import OPTIONAL, PROGRAMS, StageError, with_constant
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,6 +42,7 @@ OPTIONS: Final = {
     "ring_pages": 64,
     "slots": 128,
     "conn_max": 1024,
+    "strays_max": 64,
     "cpu_slots": 8,
     "sweep_slots": 32,
 }
@@ -174,9 +175,9 @@ def test_every_fact_is_asked_for_by_the_programs() -> None:
 
 
 def test_programs_are_functions_of_the_text_at_known_tracepoints() -> None:
-    for _name, function, tracepoint, _twin in PROGRAMS:
+    for _name, function, tracepoint, _twin in (*OPTIONAL, *PROGRAMS):
         assert re.search(rf"^int {function}\(u64 \*ctx\)$", PROGRAM, re.MULTILINE)
-        assert tracepoint in TRACEPOINTS
+        assert tracepoint in (*TRACEPOINTS, *OPTIONAL_TRACEPOINTS)
 
 
 def test_every_program_has_its_twin_right_behind_it() -> None:
@@ -263,7 +264,7 @@ def test_all_programs_are_loaded_and_attached_in_order(monkeypatch: pytest.Monke
     in_place_of_the_kernel(monkeypatch, kernel)
     module: Any = FakeBpf.__new__(FakeBpf)
     fds = load.attach_all(module, btf)
-    names = [name for name, *_ in PROGRAMS]
+    names = [name for name, *_ in (*OPTIONAL, *PROGRAMS)]
     assert kernel.attached == names
     assert set(fds) == {f"{what}:{name}" for what in ("prog", "link") for name in names}
     assert len(set(fds.values())) == 2 * len(names)
@@ -272,6 +273,12 @@ def test_all_programs_are_loaded_and_attached_in_order(monkeypatch: pytest.Monke
         assert instructions.startswith(wide(int(twin)) + wide(MARK, src=MAP_FD))
         assert insn(MOV_IMM, sum(function.encode())) in instructions
         assert btf_id == btf.find(f"btf_trace_{tracepoint}", load.KIND_TYPEDEF)
+
+
+def test_a_tracepoint_a_kernel_lacks_may_be_left_out_where_it_only_adds() -> None:
+    """inet_sk_error_report is of v5.14."""
+    assert load.programs_for(blob("5.10-amd64")) == list(PROGRAMS)
+    assert load.programs_for(blob("6.1-amd64")) == [*OPTIONAL, *PROGRAMS]
 
 
 def test_a_refused_program_is_a_stage_with_the_end_of_its_log(

@@ -24,6 +24,7 @@ STRUCTS = {
     "tcp_counts": wire.COUNTS_DTYPE,
     "conn_record": wire.CLOSE_DTYPE,
     "counters": wire.COUNTERS_DTYPE,
+    "stray_key": wire.STRAY_DTYPE,
 }
 ENUMS: dict[str, Any] = {
     "RECORD_": tcp.RecordType,
@@ -31,6 +32,8 @@ ENUMS: dict[str, Any] = {
     "FILE_": tcp.FileRef,
     "ACTOR_": tcp.ActorFlag,
     "RST_": tcp.RstFlag,
+    "ACK_": tcp.AckFlag,
+    "STRAY_": tcp.Stray,
 }
 
 
@@ -81,7 +84,7 @@ def test_every_field_and_member_of_the_header_is_here() -> None:
         assert found is not None
         names = re.findall(r"(\w+)(?:\[\w+\])?;", found[1])
         assert list(dtype.names or ()) == names
-    members = re.findall(r"\b((?:RECORD|CONN|FILE|ACTOR|RST)_\w+) = ", text)
+    members = re.findall(r"\b((?:RECORD|CONN|FILE|ACTOR|RST|ACK|STRAY)_\w+) = ", text)
     assert {f"{p}{m.name}" for p, e in ENUMS.items() for m in e} == set(members)
 
 

@@ -28,6 +28,7 @@ _NAMES = (
     "taken_over",
     "resets_amended",
     "resets_lost",
+    "strays_lost",
 )
 _CLOSES = ("emitted", "ring_full", "conn_map_full", "unseen")
 

@@ -48,6 +48,9 @@ PROGRAMS = (
     ("set_state", "on_set_state", "inet_sock_set_state", False),
     ("set_state_twin", "on_set_state", "inet_sock_set_state", True),
 )
+# Left out where the kernel has no such tracepoint: they only add to what a record says.
+# Linux commit e6a3e4434000 ("net: sock: add trace for socket errors") (in v5.14).
+OPTIONAL = (("error_report", "on_error_report", "inet_sk_error_report", False),)
 _TWIN_MARK = 0x7477696E  # is_twin() in teardown.bpf.c
 _CAP_BITS = {"CAP_BPF": 39, "CAP_PERFMON": 38}
 _CAP_SYS_ADMIN = 21
@@ -94,13 +97,14 @@ def load_teardown(
     module = compile_programs(bcc, btf, options)
     fds = {f"ring:{n}": module[f"closes_{n}"].map_fd for n in range(options["rings"])}
     fds["counts"] = module["counts"].map_fd
+    fds["strays"] = module["strays"].map_fd
     fds["prog:sweep"] = load_sweep(module)
     hook, hook_fds = attach_hook(module.dump_func, btf)
     fds.update(hook_fds)
     fds.update(attach_all(module, btf))
     reset_reasons = {number: name for name, number in btf.enum("sk_rst_reason").items()}
     return {
-        "programs": [name for name, *_ in PROGRAMS],
+        "programs": [name for name, *_ in programs_for(btf)],
         "mechanism": "tp_btf",
         "hooks": [hook],
         "rings": options["rings"],
@@ -222,6 +226,7 @@ def compile_flags(options: dict[str, Any]) -> list[str]:
         f"-DRINGS={options['rings']}",
         f"-DRING_PAGES={options['ring_pages']}",
         f"-DCPU_SLOTS={options['cpu_slots']}",
+        f"-DSTRAYS_MAX={options['strays_max']}",
         f"-DPAGE_SIZE={page}",
         "-Wno-everything",
     ]
@@ -235,9 +240,19 @@ def load_sweep(module: BPF) -> int:
         raise refused(error) from error
 
 
+def programs_for(btf: Btf) -> list[tuple[str, str, str, bool]]:
+    """Return the programs this kernel can run, in the order they are attached."""
+    there = [program for program in OPTIONAL if _tracepoint(btf, program[2]) is not None]
+    return [*there, *PROGRAMS]
+
+
+def _tracepoint(btf: Btf, name: str) -> int | None:
+    return btf.find(f"btf_trace_{name}", KIND_TYPEDEF)
+
+
 def attach_all(module: BPF, btf: Btf) -> dict[str, int]:
     """Load and attach every program; return program and link descriptors by name."""
-    loads = [Load(module, btf, *program) for program in PROGRAMS]
+    loads = [Load(module, btf, *program) for program in programs_for(btf)]
     for load_ in loads:
         load_.start()
     fds = {}
@@ -263,7 +278,7 @@ class Load(threading.Thread):
     ) -> None:
         """Look everything up; raises StageError when this kernel has no such tracepoint."""
         super().__init__(name=name, daemon=True)
-        btf_id = btf.find(f"btf_trace_{tracepoint}", KIND_TYPEDEF)
+        btf_id = _tracepoint(btf, tracepoint)
         if btf_id is None:
             raise StageError("btf", f"this kernel has no tracepoint {tracepoint}")
         self._btf_id = btf_id

@@ -18,6 +18,7 @@ from tracer.batch import Batch, BatchKind
 from tracer.kernel.bpf import test_run
 from tracer.kernel.cgroups import CgroupPaths
 from tracer.kernel.launch import Loader
+from tracer.kernel.strays import STRAYS_MAX, Strays
 from tracer.tcp import HostFacts
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ class KernelSource:
         slots = self.manifest["cpu_slots"]
         self._counters: Counters = Counters(loaded.fds["counts"], slots, programs)
         self._stack.callback(self._counters.close)
+        self._strays = Strays(loaded.fds["strays"])
         self._cgroups = CgroupPaths()
         self._stack.callback(self._cgroups.close)
         reasons = self.manifest["reset_reasons"]
@@ -105,6 +107,7 @@ class KernelSource:
                 "sweep_slots": SWEEP_SLOTS,
                 "conn_max": chosen.conn_max,
                 "cpu_slots": cpus,
+                "strays_max": STRAYS_MAX,
             }
         )
 
@@ -154,7 +157,8 @@ class KernelSource:
 
     def counters(self) -> Batch:
         """Return the kernel side's totals since attach; {"programs": …} holds each one's misses."""
-        return _json_batch(BatchKind.COUNTERS, self._counters.read())
+        strays = self._strays.read()
+        return _json_batch(BatchKind.COUNTERS, {**self._counters.read(), "strays": strays})
 
     def clock(self) -> Batch:
         """Return how far the wall clock is from CLOCK_MONOTONIC now."""

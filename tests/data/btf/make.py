@@ -35,6 +35,7 @@ TRACEPOINTS: Final = (
     "tcp_receive_reset",
     "tcp_send_reset",
 )
+OPTIONAL_TRACEPOINTS: Final = ("inet_sk_error_report",)
 ENUMS: Final = ("sk_rst_reason", "bpf_func_id")
 FUNCTIONS: Final = (
     "bpf_get_socket_ptr_cookie",
@@ -161,7 +162,7 @@ class Cut:
             assert number is not None, name
             for path in (*members.values(), *ALSO.get(name, ())):
                 self._walk(number, path.rstrip("?").split("."))
-        for tracepoint in TRACEPOINTS:
+        for tracepoint in (*TRACEPOINTS, *OPTIONAL_TRACEPOINTS):
             self._named(f"btf_trace_{tracepoint}", TYPEDEF)
         for function in FUNCTIONS:
             self._named(function, FUNC)
