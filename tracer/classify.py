@@ -11,10 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from tracer.classify_abortive import abortive
+from tracer.classify_ack import ack_fates
 from tracer.classify_active import DONE, active
 from tracer.classify_evidence import CLOSING, FIN_WAIT2, LAST_ACK
 from tracer.classify_gap import past_a_gap
 from tracer.classify_graceful import Reasons, closing, passive, since
+from tracer.classify_loss import data_lost
 from tracer.columns import Mask, Rows
 from tracer.tcp import (
     TW_NONE,
@@ -90,6 +92,8 @@ def verdicts_of(records: Records, reasons: Reasons) -> Verdicts:
     for name, column in _BY_REASON.items():
         verdicts[name] = column[reasons]
     verdicts["time_wait"] = _time_wait(records, verdicts)
+    verdicts["data_lost"] = data_lost(records, reasons)
+    verdicts["ack_fate"] = ack_fates(records, reasons)
     verdicts["rst_sent"] = (records["rst_flags"] & SENT) != 0
     _name_closers(records, reasons, verdicts)
     return verdicts

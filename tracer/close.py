@@ -13,28 +13,25 @@ from operator import attrgetter
 from types import NoneType
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+from tracer.close_facts import facts_of, opened, was_in_close_wait
 from tracer.close_rows import Row, Verdict, rows_of
-from tracer.close_text import address, cgroup_path, comm, errno_name, state_name, wall_time
-from tracer.close_times import close_wait_us, lifetime_us, teardown_us, timeline_us
+from tracer.close_text import address, cgroup_path, comm, wall_time
+from tracer.close_times import ack_after_us, teardown_us, timeline_us
 from tracer.tcp import (
+    AckFate,
     ActorFlag,
     Cause,
-    ConnFlag,
     Evidence,
     FinAck,
     Handshake,
     HostFacts,
     How,
     Kind,
-    RstFlag,
-    SkFlag,
-    TcpState,
 )
-from tracer.verdict import FALSE, NULL, TRUE, Reason, Verdicts
 from tracer.why import why
-from tracer.why_facts import Facts
 
 if TYPE_CHECKING:
+    from tracer.verdict import Verdicts
     from tracer.wire import Records
 
 CgroupNames: TypeAlias = Mapping[int, str | None]
@@ -48,18 +45,12 @@ _HANDSHAKES: Final = tuple(handshake.label for handshake in Handshake)
 _FIN_ACKS: Final = tuple(fin_ack.label for fin_ack in FinAck)
 _EVIDENCE: Final = tuple(evidence.label for evidence in Evidence)
 _CAUSES: Final = tuple(cause.label for cause in Cause)
-_HOWS: Final = tuple(How)
-_REASONS: Final = {int(reason): reason for reason in Reason}
+_FATE_LABELS: Final = tuple(fate.label for fate in AckFate)
 _HOW_LABELS: Final = tuple(how.label for how in How)
-_TRISTATES: Final = {FALSE: False, TRUE: True, NULL: None}
 
 # Plain integers: an operation on an enum's member makes another.
-_OPENED_ACTIVE, _OPENED_PASSIVE = int(ConnFlag.OPENED_ACTIVE), int(ConnFlag.OPENED_PASSIVE)
 _ACTOR_VALID, _IN_SOFTIRQ = int(ActorFlag.VALID), int(ActorFlag.IN_SOFTIRQ)
-_RST_SENT: Final = int(RstFlag.SENT_ACTIVE | RstFlag.SENT_REPLY)
-_HAS_REASON, _DONE = int(RstFlag.HAS_REASON), int(SkFlag.DONE)
-_CLOSE_WAIT_SEEN: Final = 1 << TcpState.CLOSE_WAIT
-_ACTIVE, _SIGNAL = int(Kind.ACTIVE), int(How.SIGNAL)
+_SIGNAL: Final = int(How.SIGNAL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +73,17 @@ class Closer:
 
 @dataclass(frozen=True, slots=True)
 class DelayedAck:
-    """The receiver's delayed-ACK state when the peer's FIN was in hand."""
+    """The receiver's delayed-ACK state when the peer's FIN was in hand, and what came of it.
+
+    `fate` is an AckFate, null where the peer did not close first; `after_us` is how long
+    after the FIN its ACK left, null where that is not known.
+    """
 
     ato_us: int
     pingpong: bool
     quick: int
+    fate: str | None
+    after_us: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +113,9 @@ class Close:
     tx_bytes: int
     rx_bytes: int
     unread_bytes: int
+    unacked_bytes: int
+    unsent_bytes: int
+    data_lost: bool | None
     delayed_ack: DelayedAck | None
     timeline_us: dict[str, int]
     close_wait_us: int | None
@@ -169,8 +169,9 @@ def closes_from(
 
 
 def _close(row: Row, verdict: Verdict, host: HostFacts, names: CgroupNames, clock: int) -> Close:
-    delayed_ack = _delayed_ack(row, host)
-    facts = _facts(row, verdict, host, delayed_ack)
+    delayed_ack = _delayed_ack(row, verdict, host)
+    ato_us = None if delayed_ack is None else delayed_ack.ato_us
+    facts = facts_of(row, verdict, host, ato_us)
     return Close(
         v=CONTRACT_VERSION,
         at=wall_time(row.closed_ns + clock),
@@ -180,7 +181,7 @@ def _close(row: Row, verdict: Verdict, host: HostFacts, names: CgroupNames, cloc
         lport=row.lport,
         raddr=address(row.daddr, row.family),
         rport=row.rport,
-        opened=_opened(row.flags),
+        opened=opened(row.flags),
         kind=_KINDS[verdict.kind],
         handshake=_HANDSHAKES[verdict.handshake],
         fin_ack=_FIN_ACKS[verdict.fin_ack],
@@ -195,6 +196,9 @@ def _close(row: Row, verdict: Verdict, host: HostFacts, names: CgroupNames, cloc
         tx_bytes=row.bytes_sent,
         rx_bytes=facts.rx_bytes,
         unread_bytes=facts.unread_bytes,
+        unacked_bytes=facts.unacked_bytes,
+        unsent_bytes=facts.unsent_bytes,
+        data_lost=facts.data_lost,
         delayed_ack=delayed_ack,
         timeline_us=timeline_us(row, verdict),
         close_wait_us=facts.close_wait_us,
@@ -202,53 +206,6 @@ def _close(row: Row, verdict: Verdict, host: HostFacts, names: CgroupNames, cloc
         lifetime_us=facts.lifetime_us,
         why=why(facts),
     )
-
-
-def _facts(row: Row, verdict: Verdict, host: HostFacts, delayed_ack: DelayedAck | None) -> Facts:
-    done = bool(row.sk_flags & _DONE)
-    return Facts(
-        reason=_REASONS[verdict.reason],
-        how=_HOWS[verdict.how],
-        signal_or_code=verdict.signal_or_code,
-        old_state=state_name(row.old_state),
-        rst_sent=bool(verdict.rst_sent),
-        rst_reason=_rst_reason(row, host),
-        err=errno_name(row.sk_err),
-        time_wait=_TRISTATES[verdict.time_wait],
-        peer_fin_seen=done,
-        fin_repeated=bool(row.dup_fin),
-        close_wait_us=close_wait_us(row) if _was_in_close_wait(row) else None,
-        ato_us=None if delayed_ack is None else delayed_ack.ato_us,
-        lifetime_us=lifetime_us(row) if _opened(row.flags) else None,
-        rx_bytes=max(0, row.bytes_received - done),
-        unread_bytes=row.unread - (done and row.unread > 0),
-        unacked_bytes=row.at_close__unacked,
-        unsent_bytes=row.at_close__unsent,
-        unsent_at_fin_bytes=row.at_fin_sent__unsent,
-        user_timeout_ms=row.user_timeout_ms,
-        retransmits=row.retransmits,
-        probes_out=row.probes_out,
-        segments=_segments(row, verdict),
-    )
-
-
-def _was_in_close_wait(row: Row) -> bool:
-    return bool((row.states_seen | 1 << (row.old_state & 15)) & _CLOSE_WAIT_SEEN)
-
-
-def _segments(row: Row, verdict: Verdict) -> int:
-    # Segments that left after our FIN was queued, or came until it was acknowledged.
-    if verdict.kind == _ACTIVE:
-        more = row.at_halfway__segs_in - row.at_fin_sent__segs_in
-    else:
-        more = row.at_close__segs_out - row.at_fin_sent__segs_out
-    return more & 0xFFFF_FFFF
-
-
-def _opened(flags: int) -> str | None:
-    if flags & _OPENED_ACTIVE:
-        return "active"
-    return "passive" if flags & _OPENED_PASSIVE else None
 
 
 def _opener(row: Row) -> Opener | None:
@@ -266,18 +223,14 @@ def _closer(row: Row, verdict: Verdict) -> Closer | None:
     return Closer(row.closer__tgid, comm(row.closer__comm), row.closer__uid, how)
 
 
-def _rst_reason(row: Row, host: HostFacts) -> str | None:
-    if row.rst_flags & _HAS_REASON and row.rst_flags & _RST_SENT:
-        return host.rst_reasons.get(row.rst_reason)
-    return None
-
-
-def _delayed_ack(row: Row, host: HostFacts) -> DelayedAck | None:
+def _delayed_ack(row: Row, verdict: Verdict, host: HostFacts) -> DelayedAck | None:
     # Read at ->CLOSE_WAIT only.
-    if not (row.fin_received_ns and _was_in_close_wait(row)):
+    if not (row.fin_received_ns and was_in_close_wait(row)):
         return None
     return DelayedAck(
         ato_us=row.ack_ato_jiffies * 1_000_000 // host.hz,
         pingpong=bool(row.ack_pingpong),
         quick=row.ack_quick,
+        fate=_FATE_LABELS[verdict.ack_fate],
+        after_us=ack_after_us(row, verdict),
     )

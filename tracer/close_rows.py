@@ -68,6 +68,9 @@ class Row(NamedTuple):
     bytes_received: int
     cgroup_id: int
     netns: int
+    fin_clock_10us: int
+    ack_flags: int
+    err_told: int
 
 
 class Verdict(NamedTuple):
@@ -79,6 +82,8 @@ class Verdict(NamedTuple):
     evidence: int
     cause: int
     time_wait: int
+    data_lost: int
+    ack_fate: int
     how: int
     signal_or_code: int
     rst_sent: int

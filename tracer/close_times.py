@@ -6,7 +6,7 @@ from __future__ import annotations
 from operator import itemgetter
 from typing import TYPE_CHECKING, Final
 
-from tracer.tcp import Kind, SkFlag, TcpState
+from tracer.tcp import AckFate, AckFlag, Kind, SkFlag, TcpState
 from tracer.verdict import Reason
 
 if TYPE_CHECKING:
@@ -21,6 +21,16 @@ _FIN_CARRIED_ACK: Final = frozenset(
     map(int, (Reason.FIN_CARRIED_ACK, Reason.FIN_CARRIED_ACK_RESENT))
 )
 _ACKED_AT_ONCE: Final = frozenset(map(int, (Reason.FINS_CROSSED, Reason.FIN_STILL_QUEUED)))
+_BY_CLOCK: Final = frozenset(map(int, (AckFate.TIMER, AckFate.TICK, AckFate.REPEATED_FIN)))
+_AT_ONCE: Final = frozenset(
+    map(
+        int,
+        (AckFate.QUICK_ROUTE, AckFate.HOLE_FILLED, AckFate.FULL_FRAME, AckFate.AT_ONCE),
+    )
+)
+_MERGED: Final = int(AckFate.MERGED)
+_DATA_UNREAD: Final = int(AckFlag.DATA_UNREAD)
+_CLOCK_MAX: Final = 0xFFFF
 _ACTIVE: Final = int(Kind.ACTIVE)
 _DATA_AFTER_CLOSE: Final = int(Reason.DATA_AFTER_CLOSE)
 _DONE: Final = int(SkFlag.DONE)
@@ -43,6 +53,22 @@ def close_wait_us(row: Row) -> int | None:
     """Return how long the peer's FIN waited for ours, or for CLOSE."""
     start = row.fin_received_ns
     return _span_us(start, row.fin_sent_ns or row.closed_ns) if start else None
+
+
+def ack_after_us(row: Row, verdict: Verdict) -> int | None:
+    """Return how long after the peer's FIN its ACK left, as far as that is known."""
+    if row.ack_sent_ns:
+        return _span_us(row.fin_received_ns, row.ack_sent_ns)
+    if verdict.ack_fate == _MERGED:
+        return None if row.at_fin_sent__unsent else close_wait_us(row)
+    if verdict.ack_fate in _AT_ONCE:
+        return 0
+    if verdict.ack_fate not in _BY_CLOCK or row.fin_clock_10us == _CLOCK_MAX:
+        return None
+    # After a repeated FIN others may have set the clock, too.
+    came = (row.at_fin_sent__segs_in - row.at_halfway__segs_in) & 0xFFFF_FFFF
+    set_later = came > 1 or row.ack_flags & _DATA_UNREAD
+    return None if set_later else row.fin_clock_10us * 10
 
 
 def _span_us(start_ns: int, end_ns: int) -> int:
@@ -77,11 +103,15 @@ def _acked_by_closing(row: Row, verdict: Verdict) -> int:
 
 def _ack_sent(row: Row, verdict: Verdict) -> int:
     # When our ACK of the peer's FIN left: seen by a hook, or known without seeing it.
-    # tcp_fin() sends it at once in FIN_WAIT1 and FIN_WAIT2; a FIN alone carries it.
+    # tcp_fin() sends it at once in FIN_WAIT1 and FIN_WAIT2; a FIN alone carries it;
+    # in CLOSE_WAIT TCP's clock can tell.
     if row.ack_sent_ns:
         return row.ack_sent_ns
     if verdict.reason in _FIN_CARRIED_ACK:
         return 0 if row.at_fin_sent__unsent else row.fin_sent_ns
+    if verdict.ack_fate in _BY_CLOCK | _AT_ONCE:
+        after_us = ack_after_us(row, verdict)
+        return 0 if after_us is None else row.fin_received_ns + _NS_PER_US * after_us
     at_once = verdict.reason in _ACKED_AT_ONCE or (verdict.kind == _ACTIVE and row.sk_flags & _DONE)
     return row.fin_received_ns if at_once else 0
 

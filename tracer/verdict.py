@@ -20,7 +20,7 @@ Verdicts: TypeAlias = npt.NDArray[np.void]
 """An array of VERDICT_DTYPE."""
 
 FALSE, TRUE, NULL = 0, 1, 2
-"""The three values of VERDICT_DTYPE's time_wait."""
+"""The three values of VERDICT_DTYPE's time_wait and data_lost."""
 
 VERDICT_DTYPE = np.dtype(
     [
@@ -30,6 +30,8 @@ VERDICT_DTYPE = np.dtype(
         ("evidence", "u1"),  # Evidence
         ("cause", "u1"),  # Cause
         ("time_wait", "u1"),  # FALSE, TRUE, NULL
+        ("data_lost", "u1"),  # FALSE, TRUE, NULL
+        ("ack_fate", "u1"),  # AckFate
         ("how", "u1"),  # How
         ("signal_or_code", "u1"),  # signal with How.SIGNAL, exit status with How.EXIT
         ("rst_sent", "u1"),  # we sent a RST for this socket

@@ -8,7 +8,7 @@ verdict is missing, the sentence says what could not be seen.
 from __future__ import annotations
 
 from tracer.verdict import Reason
-from tracer.why_abortive import ABORTIVE
+from tracer.why_abortive import ABORTIVE, lost
 from tracer.why_facts import Facts, Sentence
 from tracer.why_graceful import GRACEFUL
 
@@ -37,4 +37,5 @@ SENTENCES: dict[Reason, Sentence] = UNKNOWN | GRACEFUL | ABORTIVE
 
 def why(facts: Facts) -> str:
     """Return one sentence, without a full stop, for a person."""
-    return SENTENCES[facts.reason](facts)
+    sentence = SENTENCES[facts.reason](facts)
+    return sentence + lost(facts) if facts.reason in ABORTIVE else sentence

@@ -14,6 +14,30 @@ def _rst(f: Facts) -> str:
     return "we sent a RST" + (f" ({f.rst_reason})" if f.rst_reason else "")
 
 
+# What the peer threw away with its RST, this end cannot know.
+_BY_PEER = (Reason.RST_RECEIVED, Reason.RST_INFERRED)
+# These sentences name the bytes themselves.
+_NAMES_UNREAD = (Reason.UNREAD_DATA, Reason.RST_RECEIVED)
+_NAMES_OUTSTANDING = (Reason.RETRANSMIT_TIMEOUT, Reason.ZERO_WINDOW_TIMEOUT)
+
+
+def lost(f: Facts) -> str:
+    """Return what this end lost, as a clause behind the sentence; nothing where unknown."""
+    if f.data_lost is None:
+        return ""
+    if not f.data_lost:
+        of_ours = f.reason in _BY_PEER
+        return "; all bytes of ours were acknowledged" if of_ours else "; nothing was lost"
+    clauses = []
+    if f.unread_bytes and f.reason not in _NAMES_UNREAD:
+        clauses.append(f"{plural(f.unread_bytes, 'byte')} of the peer's never read")
+    if f.unacked_bytes and f.reason not in _NAMES_OUTSTANDING:
+        clauses.append(f"{plural(f.unacked_bytes, 'byte')} of ours never acknowledged")
+    if f.unsent_bytes and f.reason is not Reason.ZERO_WINDOW_TIMEOUT:
+        clauses.append(f"{plural(f.unsent_bytes, 'byte')} of ours never sent")
+    return f"; lost: {', '.join(clauses)}" if clauses else ""
+
+
 def _error(f: Facts) -> str:
     return f" ({f.err})" if f.err else ""
 
@@ -70,7 +94,7 @@ def _abort_unexplained(f: Facts) -> str:
 
 def _rst_received(f: Facts) -> str:
     error = f", and the application sees {f.err}" if f.err else ""
-    unread = f"; {plural(f.unread_bytes, 'byte')} had not been read" if f.unread_bytes else ""
+    unread = f"; {plural(f.unread_bytes, 'byte')} can still be read" if f.unread_bytes else ""
     return f"the peer sent a RST in {f.old_state}{error}{unread}"
 
 
@@ -81,15 +105,17 @@ def _rst_inferred(f: Facts) -> str:
 
 
 def _retransmit_timeout(f: Facts) -> str:
+    what = plural(f.unacked_bytes, "byte") if f.unacked_bytes else "our FIN"
     return (
-        f"the peer did not acknowledge {plural(f.unacked_bytes, 'byte')} in {f.old_state}; given "
+        f"the peer did not acknowledge {what} in {f.old_state}; given "
         f"up after {plural(f.retransmits, 'retransmission')}{_error(f)}"
     )
 
 
 def _zero_window_timeout(f: Facts) -> str:
+    what = plural(f.unsent_bytes, "byte") if f.unsent_bytes else "our FIN"
     return (
-        f"{plural(f.unsent_bytes, 'byte')} could not be sent in {f.old_state}; given up after "
+        f"{what} could not be sent in {f.old_state}; given up after "
         f"{plural(f.probes_out, 'unanswered window probe')}{_error(f)}"
     )
 

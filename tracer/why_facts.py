@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
-from tracer.tcp import How
+from tracer.tcp import AckFate, How
 
 if TYPE_CHECKING:
     from tracer.verdict import Reason
@@ -27,11 +27,14 @@ class Facts(NamedTuple):
     fin_repeated: bool = False
     close_wait_us: int | None = None
     ato_us: int | None = None
+    ack_fate: AckFate = AckFate.NONE
+    ack_after_us: int | None = None
     lifetime_us: int | None = None
     rx_bytes: int = 0
     unread_bytes: int = 0
     unacked_bytes: int = 0
     unsent_bytes: int = 0
+    data_lost: bool | None = None
     unsent_at_fin_bytes: int = 0
     user_timeout_ms: int = 0
     retransmits: int = 0

@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+from typing import Final
+
+from tracer.tcp import AckFate
 from tracer.verdict import Reason
 from tracer.why_facts import Facts, Sentence, duration, plural, who
 
@@ -54,10 +57,28 @@ def _fin_carried_ack_resent(f: Facts) -> str:
     )
 
 
+_FATES: Final = {
+    AckFate.TIMER: ", by the delayed-ACK timer{after}",
+    AckFate.TICK: ", by a timer of one tick{after}, since no data had ever come",
+    AckFate.QUICK_ROUTE: ", at once, as the route says quickack",
+    AckFate.REPEATED_FIN: ", when the peer repeated it{after}",
+    AckFate.HOLE_FILLED: ", at once, as a segment before it had been missing until then",
+    AckFate.FULL_FRAME: ", at once, with more than a full-sized segment to acknowledge",
+    AckFate.AT_ONCE: ", at once",
+}
+
+
+def _fate(f: Facts) -> str:
+    # How an ACK that travelled alone went, as a phrase; nothing where that is not known.
+    after = "" if f.ack_after_us is None else f" after {duration(f.ack_after_us)}"
+    return _FATES.get(f.ack_fate, "").format(after=after)
+
+
 def _pure_ack(f: Facts) -> str:
+    repeated = "" if f.ack_fate is AckFate.REPEATED_FIN else _repeated(f)
     return (
-        "four segments: the peer's FIN was acknowledged by a segment of its own, "
-        f"and {who(f)} {_waited(f)} after it came{_repeated(f)}"
+        f"four segments: the peer's FIN was acknowledged by a segment of its own{_fate(f)}, "
+        f"and {who(f)} {_waited(f)} after it came{repeated}"
     )
 
 

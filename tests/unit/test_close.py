@@ -42,6 +42,9 @@ CONTRACT_KEYS = [
     "tx_bytes",
     "rx_bytes",
     "unread_bytes",
+    "unacked_bytes",
+    "unsent_bytes",
+    "data_lost",
     "delayed_ack",
     "timeline_us",
     "close_wait_us",
@@ -49,6 +52,7 @@ CONTRACT_KEYS = [
     "lifetime_us",
     "why",
 ]
+MERGED = {"ato_us": 40_000, "pingpong": True, "quick": 16, "fate": "merged", "after_us": 34}
 CONTRACT_EVENTS = {
     "established",
     "fin_sent",
@@ -126,7 +130,10 @@ def test_a_three_way_close() -> None:
         "tx_bytes": 4_000,
         "rx_bytes": 100,
         "unread_bytes": 0,
-        "delayed_ack": {"ato_us": 40_000, "pingpong": True, "quick": 16},
+        "unacked_bytes": 0,
+        "unsent_bytes": 0,
+        "data_lost": False,
+        "delayed_ack": MERGED,
         "timeline_us": {
             "established": 30,
             "fin_received": 1_000_000,
@@ -250,7 +257,9 @@ def test_a_death_is_told_apart(exit_code: int, how: str) -> None:
 
 def test_the_tick_is_the_hosts() -> None:
     close = b.close_of(b.passive(ack_ato_jiffies=40), HostFacts(hz=1000))
-    assert close.delayed_ack == DelayedAck(ato_us=40_000, pingpong=False, quick=0)
+    assert close.delayed_ack == DelayedAck(
+        ato_us=40_000, pingpong=False, quick=0, fate="merged", after_us=34
+    )
 
 
 def test_ipv6_is_written_short() -> None:
