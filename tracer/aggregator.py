@@ -7,24 +7,36 @@ Bounded by construction: one cell per Reason, of which all else follows. No cloc
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 import numpy as np
 
+from tracer.tally_evidence import EvidenceTally
+from tracer.tcp import Stray
 from tracer.verdict import RULES, Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from numpy.typing import NDArray
 
-    from tracer.tcp import Cause, FinAck, Handshake, Kind
+    from tracer.tcp import AckFate, Cause, FinAck, Handshake, Kind, TimeWait
     from tracer.verdict import Rule
 
 Key = TypeVar("Key")
 
 # The kernel's own counters of what never became a record (struct counters in bpf/records.h).
 KERNEL_LOSSES: Final = ("ring_full", "conn_map_full", "unseen")
+
+
+class StrayReset(NamedTuple):
+    """RSTs of ours that belong to no connection; `reason` is a value of enum sk_rst_reason."""
+
+    netns: int
+    lport: int
+    cause: Stray
+    reason: int
+    resets: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +57,14 @@ class Snapshot:
     lost: Mapping[str, int]
     kernel: Mapping[str, int]
     contradicted: int = 0
+    ack_fates: Mapping[AckFate, int] = field(default_factory=dict)
+    """How the ACKs of peers' FINs went, where the peer closed first."""
+    data_lost: Mapping[tuple[Kind, bool | None], int] = field(default_factory=dict)
+    """Aborts, resets and timeouts by whether bytes were lost; None: not known."""
+    time_wait: Mapping[TimeWait, int] = field(default_factory=dict)
+    """What became of sockets that were due for TIME_WAIT."""
+    strays: tuple[StrayReset, ...] = ()
+    """RSTs of ours without a connection, most frequent first, of the whole host."""
 
     @property
     def lost_total(self) -> int:
@@ -70,6 +90,8 @@ class Aggregator:
     shown: int = 0
     undecodable: int = 0
     kernel: dict[str, int] = field(default_factory=dict)
+    tally: EvidenceTally = field(default_factory=EvidenceTally)
+    strays: tuple[StrayReset, ...] = ()
     _by_reason: NDArray[np.int64] = field(default_factory=lambda: np.zeros(256, np.int64))
 
     def add(self, reasons: NDArray[np.uint8]) -> None:
@@ -80,6 +102,7 @@ class Aggregator:
     def add_counters(self, totals: Mapping[str, Any]) -> None:
         """Take the kernel's totals; they replace the earlier ones."""
         self.kernel = {name: value for name, value in totals.items() if isinstance(value, int)}
+        self.strays = strays_of(totals.get("strays", ()))
 
     def snapshot(self) -> Snapshot:
         """Return the counts so far as plain Python objects."""
@@ -92,6 +115,10 @@ class Aggregator:
             lost=self.lost(),
             kernel=dict(self.kernel),
             contradicted=int(self._by_reason[Reason.HOOK_CONTRADICTS]),
+            ack_fates=self.tally.ack_fates(),
+            data_lost=self.tally.data_lost(),
+            time_wait=self.tally.time_wait(),
+            strays=self.strays,
         )
 
     def lost(self) -> dict[str, int]:
@@ -105,3 +132,14 @@ class Aggregator:
             cell = key(RULES[Reason(int(reason))])
             sums[cell] = sums.get(cell, 0) + int(self._by_reason[reason])
         return sums
+
+
+def strays_of(rows: Iterable[Iterable[int]]) -> tuple[StrayReset, ...]:
+    """Return the rows [netns, lport, cause, reason, resets] of the kernel's totals, ranked.
+
+    Raises ValueError or TypeError for what are no such rows.
+    """
+    strays = []
+    for netns, lport, cause, reason, resets in rows:
+        strays.append(StrayReset(int(netns), int(lport), Stray(cause), int(reason), int(resets)))
+    return tuple(sorted(strays, key=lambda stray: -stray.resets))

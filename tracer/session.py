@@ -198,6 +198,7 @@ class Session:
             left = self._count - self.totals.shown
             closes, reasons = closes[:left], reasons[:left]
         self.totals.add(reasons)
+        self.totals.tally.add(closes, reasons)
         if self._counted is not None:
             self._counted(closes, verdicts_of(closes, reasons))
         if self._view is not None and len(closes):

@@ -47,7 +47,7 @@ MAY_IMPORT: Final[dict[str, tuple[str, ...]]] = {
     "tally": (*FACTS, *JUDGE, "metrics", "spans"),
     "samples": (*FACTS, "metrics"),
     "detectors": (*PURE, "census"),
-    "aggregator": (*PURE, "detectors"),
+    "aggregator": (*PURE, "detectors", "tally"),
     # the edges: a kernel, a file, a screen
     "kernel": (*FACTS, "privileges"),
     "recording": FACTS,

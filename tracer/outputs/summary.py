@@ -6,6 +6,7 @@ from __future__ import annotations
 import textwrap
 from typing import TYPE_CHECKING, Final
 
+from tracer.outputs.summary_evidence import evidence
 from tracer.outputs.text import plural
 from tracer.tcp import Cause, FinAck, Handshake, Kind
 
@@ -45,7 +46,7 @@ LOSS_REMEDIES: Final = {
 def as_text(snapshot: Snapshot) -> str:
     """Return some lines of text, each ended, starting with an empty one."""
     lines = ["", *_head(snapshot), *_table(snapshot), *_carriers(snapshot), *_causes(snapshot)]
-    return "\n".join([*lines, *_accounts(snapshot)]) + "\n"
+    return "\n".join([*lines, *evidence(snapshot), *_accounts(snapshot)]) + "\n"
 
 
 def _head(snapshot: Snapshot) -> Iterator[str]:

@@ -4,7 +4,7 @@
 The document is package data, so that the page a person reads and what
 `fourwave explain` prints are the same text.
 
-Layout: `## Kinds`, `## Handshakes` and `## Causes`, below them one `### word` per
+Layout: `## Kinds`, `## Handshakes`, `## Causes` and `## Keys`, below them one `### word` per
 section: a line that sums it up, the ladder as a code block, and paragraphs, of which
 those that begin with `**Title:**` start a part.
 """
@@ -24,7 +24,7 @@ from tracer.outputs.live import CAUSE_WORDS, KIND_WORDS, SEGMENTS
 from tracer.outputs.text import BOLD, paint
 
 DOCUMENT: Final = Path(__file__).parents[1] / "closes.md"
-GROUPS: Final = {"Kinds": "kind", "Handshakes": "handshake", "Causes": "cause"}
+GROUPS: Final = {"Kinds": "kind", "Handshakes": "handshake", "Causes": "cause", "Keys": "key"}
 NAME_WIDTH: Final = 18
 SUMMARY_WIDTH: Final = 57
 SHORTEST_NEAR: Final = 0.6  # of 1: how alike a near miss is, difflib's own measure
