@@ -113,6 +113,11 @@ class Wire:
         with self._changed:
             return list(way.held)
 
+    def drop_held(self, way: Direction) -> None:
+        """Throw away what is being held."""
+        with self._changed:
+            way.held.clear()
+
     def wait_dropped(self, way: Direction, count: int) -> None:
         """Return once `way.dropped` is `count`; raises TimeoutError after 10 s."""
         self._wait(lambda: way.dropped >= count, f"{count} dropped packets")
