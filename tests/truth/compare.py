@@ -19,6 +19,8 @@ SHOWN = (
     *("opened", "kind", "handshake", "fin_ack", "evidence", "cause", "rst_reason", "err"),
     *("time_wait", "tx_bytes", "rx_bytes", "unread_bytes", "closer", "timeline_us"),
 )
+# What the sentence says of a change of state that no program was run for.
+MISSED = "was missed"
 LEFT_COLUMN = 100
 
 
@@ -57,7 +59,8 @@ class Report:
         Some hosts run no BPF programs at all on top of certain threads. The tracer cannot
         see what happened then, but knows that something did, and says so in the record.
         """
-        return sum(record["kind"] == "unknown" for _, record, _ in self.undecided)
+        records = [record for _, record, _ in self.undecided]
+        return sum(one["kind"] == "unknown" or MISSED in one["why"] for one in records)
 
     def summary(self) -> str:
         """One line of counts."""

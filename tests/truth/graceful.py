@@ -14,6 +14,7 @@ from tests.truth.wire import Mode
 
 STREAM_BYTES = 300_000
 CHUNK_BYTES = 30_000
+PAUSES, PAUSE_S = 4, 0.3
 
 
 @scenario(
@@ -143,6 +144,28 @@ def half_close_stream(stage: Stage) -> None:
         for _ in range(STREAM_BYTES // CHUNK_BYTES):
             pair.second.sendall(b"s" * CHUNK_BYTES)
             read_exactly(pair.first, CHUNK_BYTES)
+        pair.second.close()
+        read_eof(pair.first)
+        pair.first.close()
+
+
+@scenario(
+    first=Expect("active", "four_way", None, "shutdown"),
+    second=Expect("passive", "four_way", None, "close"),
+    mixable=False,
+)
+def half_close_for_long(stage: Stage) -> None:
+    """The same with pauses much longer than any delayed ACK: FIN_WAIT2 lasts a second and more."""
+    pairs = stage.talked()
+    for pair in pairs:
+        pair.first.shutdown(socket.SHUT_WR)
+    for _ in range(PAUSES):
+        for pair in pairs:
+            pair.second.sendall(b"s" * CHUNK_BYTES)
+            read_exactly(pair.first, CHUNK_BYTES)
+        time.sleep(PAUSE_S)
+    for pair in pairs:
+        read_eof(pair.second)
         pair.second.close()
         read_eof(pair.first)
         pair.first.close()
