@@ -21,6 +21,8 @@ hypothesis.settings.register_profile("fourwave", deadline=None)
 hypothesis.settings.load_profile("fourwave")
 
 ROOT = Path(__file__).resolve().parent.parent
+# Programs that packaging/prepare put there, where the host has none.
+os.environ["PATH"] = os.pathsep.join([os.environ.get("PATH", os.defpath), str(ROOT / ".venv/bin")])
 SBIN_PATH = os.pathsep.join(["/usr/sbin", "/sbin", os.environ.get("PATH", "/usr/bin:/bin")])
 TOOLS = {"ip": "iproute2", "tcpdump": "tcpdump"}
 MODULES = {"dpkt": "the test dependency group", "tracer.cli": "the package itself"}
