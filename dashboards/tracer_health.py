@@ -66,8 +66,8 @@ LOSS: Final = (
             "Closes lost, by where",
             "cps",
             "ring_full: give --ring-bytes more. conn_map_full: "
-            "more connections than the tracer follows. unseen: closes of which only the end was "
-            "seen. decode: a defect, please report it.",
+            "more connections than the tracer follows. unseen: sockets that are gone and whose "
+            "end was not seen. decode: a defect, please report it.",
         ),
         Query(rate(metrics.LOST_RECORDS, "where"), "{{where}}"),
     ),
