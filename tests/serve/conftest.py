@@ -10,7 +10,7 @@ import socket
 import subprocess
 import urllib.parse
 import urllib.request
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import pytest
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+RULES: Final = ROOT / "dashboards" / "rules"
 TOOLS: Final = {
     "prometheus": "prometheus",
     "promtool": "prometheus",
@@ -48,11 +49,30 @@ def served() -> Iterator[Served]:
 
 
 class Prometheus:
-    """A real one that scrapes one target, and evaluates all rules, every second."""
+    """A real one that scrapes, and evaluates rules, every second."""
 
-    def __init__(self, port: int, process: subprocess.Popen[bytes]) -> None:
-        self.url = f"http://127.0.0.1:{port}"
-        self.process = process
+    def __init__(self, folder: Path, config: dict[str, Any], *options: str) -> None:
+        """Start it on a free port, with all it writes in a folder; wait until it answers."""
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.address = f"127.0.0.1:{free.getsockname()[1]}"
+        self.url = f"http://{self.address}"
+        self._process = start_prometheus(folder, self.address, config, *options)
+        if not until(self.ready, 30):
+            self.stop()
+            raise RuntimeError((folder / "log").read_text())
+
+    def stop(self) -> None:
+        """End it."""
+        self._process.terminate()
+        self._process.wait(20)
+
+    def __enter__(self) -> Self:
+        """Return self."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End it."""
+        self.stop()
 
     def query(self, text: str) -> list[dict[str, Any]]:
         """Return the result of an instant query."""
@@ -78,35 +98,30 @@ class Prometheus:
     def ready(self) -> bool:
         """Say whether it answers."""
         try:
-            return bool(self.get("targets")["activeTargets"])
+            return bool(self.get("status/runtimeinfo"))
         except OSError:
             return False
 
 
 @pytest.fixture(scope="module")
 def prometheus(served: Served, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
-    """Prometheus, scraping the server."""
-    folder = tmp_path_factory.mktemp("prometheus")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    process = start_prometheus(folder, port, served.port)
-    made = Prometheus(port, process)
-    try:
-        assert until(made.ready, 30), (folder / "log").read_text()
-        yield made
-    finally:
-        process.terminate()
-        process.wait(20)
-
-
-def start_prometheus(folder: Path, port: int, target: int) -> subprocess.Popen[bytes]:
-    """Start it with one target."""
-    job = {"job_name": "fourwave", "static_configs": [{"targets": [f"127.0.0.1:{target}"]}]}
+    """Prometheus, scraping the server, with all rules."""
+    targets = [f"127.0.0.1:{served.port}"]
     config = {
-        "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
-        "rule_files": [str(ROOT / "dashboards" / "rules" / "*.yml")],
-        "scrape_configs": [job],
+        "rule_files": [str(RULES / "*.yml")],
+        "scrape_configs": [{"job_name": "fourwave", "static_configs": [{"targets": targets}]}],
     }
+    with Prometheus(tmp_path_factory.mktemp("prometheus"), config) as made:
+        assert until(lambda: made.get("targets")["activeTargets"])
+        yield made
+
+
+def start_prometheus(
+    folder: Path, address: str, config: dict[str, Any], *options: str
+) -> subprocess.Popen[bytes]:
+    """Start it; what is not in `config` is done every second."""
+    often = {"scrape_interval": "1s", "evaluation_interval": "1s"}
+    config = {**config, "global": {**often, **config.get("global", {})}}
     (folder / "prometheus.yml").write_text(json.dumps(config))  # JSON is YAML
     with (folder / "log").open("wb") as log:
         return subprocess.Popen(
@@ -114,7 +129,8 @@ def start_prometheus(folder: Path, port: int, target: int) -> subprocess.Popen[b
                 "prometheus",
                 f"--config.file={folder}/prometheus.yml",
                 f"--storage.tsdb.path={folder}/data",
-                f"--web.listen-address=127.0.0.1:{port}",
+                f"--web.listen-address={address}",
+                *options,
             ],
             stderr=log,
         )
