@@ -132,5 +132,6 @@ def test_alerts_see_the_trouble_and_nothing_else(busy: Prometheus) -> None:
 
     made = {"FourwaveCloseWaitLeak", "FourwaveAcceptQueueOverflow", "FourwaveAcceptQueueFull"}
     assert until(lambda: made <= pending(), SETTLED_S), pending()
-    tracer = {"Down", "Absent", "DetectorDown", "CensusStale", "LosesRecords"}
+    # FourwaveLosesRecords is up to what else the host does; ten minutes of it are not.
+    tracer = {"Down", "Absent", "DetectorDown", "CensusStale"}
     assert pending() & {f"Fourwave{name}" for name in tracer} == set()
