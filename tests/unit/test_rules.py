@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,6 +16,7 @@ import yaml
 from dashboards import make
 from dashboards.promql import RECORDED, check
 from tests.conftest import skip_or_fail
+from tracer.cli import cli
 
 ROOT: Final = Path(__file__).parents[2]
 FILES: Final = sorted((ROOT / "dashboards" / "rules").glob("*.yml"))
@@ -102,3 +104,28 @@ def test_a_recorded_name_says_its_level(name: str) -> None:
     match = RECORDED.fullmatch(name)
     assert match
     assert match["level"].split("_")[0] in {"instance", "job"}
+
+
+# What operators are told to type, wrapped lines and all.
+TOLD: Final = {
+    " ".join(told.split())
+    for text in (
+        RUNBOOKS,
+        make.PAGE.read_text(),
+        *(" ".join(rule["annotations"].values()) for rule in rules() if "alert" in rule),
+    )
+    for told in re.findall(r"`fourwave\s+([^`]+)`", text)
+}
+
+
+@pytest.mark.parametrize("told", sorted(TOLD))
+def test_what_operators_are_told_to_type_is_there(told: str) -> None:
+    """Commands, options, and values that are one of a few."""
+    words = told.split()
+    command = cli.commands[words[0]]
+    options = {name: param for param in command.params for name in param.opts}
+    for option, value in pairwise([*words[1:], ""]):
+        if option.startswith("-"):
+            assert option in options
+            few = getattr(options[option].type, "choices", ())
+            assert not few or value in few
