@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tests.truth.compare import Record
 
 ROOT = Path(__file__).resolve().parents[2]
-READY_S = 120.0  # an emulated guest reads its programs over a slow wire
+READY_S = 300.0  # an emulated guest reads its programs over a slow wire
 RECORDS_S = 20.0
 STOP_S = 30.0
 LOSS_TOLD_S = 15.0
