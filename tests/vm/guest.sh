@@ -19,7 +19,7 @@ cached() {
 }
 
 copy_sources() {
-	tar -C "$1" --exclude=./.venv --exclude=./.git --exclude=./build -c . | tar -C "$2" -x
+	tar -C "$1" --exclude='./.*' --exclude=./build -c . | tar -C "$2" -x
 }
 
 mkdir -p /run/fourwave/writes /run/fourwave/modules
