@@ -26,8 +26,8 @@ class Ring:
         page = mmap.PAGESIZE
         self._consumer_map = mmap.mmap(fd, page)
         self._producer_map = mmap.mmap(fd, page + 2 * data_bytes, prot=mmap.PROT_READ, offset=page)
-        self._consumer = np.frombuffer(self._consumer_map, np.uint64, 1)
-        self._producer = np.frombuffer(self._producer_map, np.uint64, 1)
+        self._consumer = _position(self._consumer_map)
+        self._producer = _position(self._producer_map)
         self._data = memoryview(self._producer_map)[page:]
         self._headers = np.frombuffer(self._producer_map, np.uint32, offset=page)
         self._size, self._stride = data_bytes, stride
@@ -46,7 +46,7 @@ class Ring:
         followed by an acquire, which arm64 keeps in order with everything on either side
         (stlr, then ldar: RCsc).
         """
-        start, end = int(self._consumer[0]), int(self._producer[0])
+        start, end = self._consumer[0], self._producer[0]
         at = start % self._size
         if start == end:
             return self._data[at:at]
@@ -58,8 +58,10 @@ class Ring:
 
     def release(self) -> None:
         """Give the kernel back the place of what was taken: nobody may look at it any more."""
+        if not self._taken:
+            return
         self._barrier()
-        self._consumer[0] += np.uint64(self._taken)
+        self._consumer[0] += self._taken
         self._taken = 0
 
     def drain(self) -> bytes:
@@ -70,8 +72,9 @@ class Ring:
 
     def close(self) -> None:
         """Unmap. The ring itself lives on as long as somebody holds its descriptor."""
-        del self._consumer, self._producer, self._headers
-        self._data.release()
+        del self._headers
+        for view in (self._consumer, self._producer, self._data):
+            view.release()
         self._consumer_map.close()
         self._producer_map.close()
 
@@ -84,3 +87,8 @@ class Ring:
     def _barrier(self) -> None:
         self._fence.release()
         self._fence.acquire()
+
+
+# Not numpy: an idle tracer does little but look at these, and its scalars are slow when cold.
+def _position(page: mmap.mmap) -> memoryview:
+    return memoryview(page)[:8].cast("Q")
