@@ -34,9 +34,8 @@ if TYPE_CHECKING:
     from tracer.session_live import Live
 
 DEFAULT_LISTEN: Final = ("127.0.0.1", 9742)
-# Nobody watches: closes may wait longer in the ring, of which the most closes a second two cores
-# can make fill less than half in that time.
 TICK_S: Final = 0.1
+PATIENCE_NS: Final = 950_000_000
 SWEEP_EVERY_NS: Final = 20_000_000_000
 
 
@@ -145,7 +144,10 @@ def _follow(source: KernelSource, web: Web, census: CensusHelper | None, ready: 
     how = (census.mechanism, census.reason or "") if census else ("none", "not asked for")
     composer = Composer(source.manifest, source.host, created_s=time.time(), census=how)
     run = Session(source.host, counted=composer.tally.add, warn=runs.tell)
-    live = Live(source, Limits(), Pace(TICK_S, clock_every_ns=SWEEP_EVERY_NS), keep=False)
+    # Nobody watches: closes wait for the second's samples, as long as the ring has room. What two
+    # cores can make of them in one tick fills less than half.
+    pace = Pace(TICK_S, PATIENCE_NS, clock_every_ns=SWEEP_EVERY_NS)
+    live = Live(source, Limits(), pace, keep=False)
     with Stop() as stop, Hangup() as hangup:
         beat = Beat(run, composer, web)
         beat.feed(source.counters())

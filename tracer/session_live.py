@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 TICK_S: Final = 0.050
 TICK_MIN_S: Final = 0.002
+NEARLY_EMPTY: Final = 8
+"""One part in so many is taken."""
 GRACE_S: Final = 0.030  # what closed before the end is in the ring by then
 BACKLOG_MAX_BYTES: Final = 64 << 20  # 170,000 closes that wait to be shown; then the ring fills
 
@@ -28,6 +30,8 @@ class Pace:
     """How often to come by: `tick_s` while little arrives, for closes; sooner when much does."""
 
     tick_s: float = TICK_S
+    patience_ns: int = 0
+    """How long closes may stay in a ring that is nearly empty: few at a time cost most."""
     counters_every_ns: int = 1_000_000_000
     clock_every_ns: int = 5_000_000_000  # the wall clock may be stepped while we run; sweeps too
 
@@ -42,6 +46,10 @@ class Source(Protocol):
     @property
     def ring_bytes(self) -> int:
         """Return how much the ring holds; beyond it closes are lost."""
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Return how much waits in the fullest ring."""
 
     def drain(self) -> Batch | None:
         """Return all closes that have arrived, None when none did."""
@@ -109,6 +117,7 @@ class Live:
         self._backlog: deque[Batch] = deque()
         self._backlog_bytes = 0
         self._tick_s = self._pace.tick_s
+        self._taken_ns = 0
         self._ended = False
 
     def fetch(self) -> None:
@@ -169,6 +178,11 @@ class Live:
 
     def _closes_in_place(self) -> Iterator[Batch]:
         time.sleep(self._tick_s)
+        now_ns = time.monotonic_ns()
+        nearly_empty = self.source.waiting_bytes * NEARLY_EMPTY < self.source.ring_bytes
+        if nearly_empty and now_ns - self._taken_ns < self._pace.patience_ns:
+            return
+        self._taken_ns = now_ns
         batches = self.source.take()
         arrived = sum(len(batch.data) for batch in batches)
         self._tick_s = next_tick_s(self._tick_s, arrived, self.source.ring_bytes, self._pace.tick_s)

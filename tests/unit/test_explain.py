@@ -170,6 +170,7 @@ class Kernel:
     """A running host made by hand: hands out the given drains, one per call."""
 
     ring_bytes = 1 << 20
+    waiting_bytes = 0
     host = b.HOST
 
     def __init__(self, *drains: Records) -> None:

@@ -18,7 +18,7 @@ from tracer.batch import Batch, BatchKind
 from tracer.filters import Filter
 from tracer.recording import RecordingSource, RecordingWriter
 from tracer.session import NAMES_MAX, Limits, Names, Session, run
-from tracer.session_live import Live, Stop, next_tick_s
+from tracer.session_live import Live, Pace, Stop, next_tick_s
 from tracer.tcp import ConnFlag, Handshake, Kind, RecordType
 from tracer.wire import encode_closes
 
@@ -47,6 +47,7 @@ class Kernel:
     """A source made by hand: hands out the given drains, one per call."""
 
     ring_bytes = 1 << 20
+    waiting_bytes = 0
 
     def __init__(self, drains: Iterable[Records] = ()) -> None:
         self.waiting = [encode_closes(records) for records in drains]
@@ -263,6 +264,20 @@ def test_live_run_ends_after_its_duration_with_everything(*, keep: bool) -> None
     assert 0.1 < time.monotonic() - started < 2
     assert session.finish().records == 5
     assert session.finish().unaccounted == 0
+
+
+def test_few_closes_wait_where_nobody_watches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A ring that is nearly empty is left alone until patience ends; one that fills is not."""
+    monkeypatch.setattr(session_live.time, "sleep", lambda _s: None)
+    kernel = Kernel([b.record(), b.record()])
+    stop = Stop()
+    patient = Pace(tick_s=0.001, patience_ns=10**12)
+    live = Live(kernel, Limits(), patient, keep=False)
+    live._taken_ns = time.monotonic_ns()
+    assert list(live._closes_in_place()) == []
+    kernel.waiting_bytes = kernel.ring_bytes // 2
+    assert len(list(live._closes_in_place())) == 1
+    assert not stop.asked
 
 
 def test_what_was_judged_in_place_does_not_come_again() -> None:

@@ -35,6 +35,11 @@ class Ring:
         self._fence = threading.Lock()
         self._fence.acquire()
 
+    @property
+    def waiting_bytes(self) -> int:
+        """How much has arrived and was not taken."""
+        return int(self._producer[0] - self._consumer[0])
+
     def take(self) -> memoryview:
         """Return all complete records where they lie, headers included; none may be there.
 

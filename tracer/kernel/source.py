@@ -116,6 +116,11 @@ class KernelSource:
         """Size of one ring's data area."""
         return int(self.manifest["ring_bytes"])
 
+    @property
+    def waiting_bytes(self) -> int:
+        """How much waits in the fullest ring."""
+        return max(ring.waiting_bytes for ring in self._rings)
+
     def drain(self) -> Batch | None:
         """Return all closes that have arrived as a copy, None when none did; never blocks.
 
