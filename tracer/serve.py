@@ -20,7 +20,7 @@ from tracer import privileges, runs
 from tracer.batch import BatchKind
 from tracer.serve_census import CensusHelper
 from tracer.serve_notify import notify
-from tracer.serve_web import SAME, Web, listen
+from tracer.serve_web import Web, listen
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,6 +37,8 @@ DEFAULT_LISTEN: Final = ("127.0.0.1", 9742)
 TICK_S: Final = 0.1
 PATIENCE_NS: Final = 950_000_000
 SWEEP_EVERY_NS: Final = 20_000_000_000
+SAME_EVERY: Final = 5
+"""Seconds between two signs of life to the web process, which takes 15 for silence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,12 +175,15 @@ class Beat:
     def __init__(self, run: Session, composer: Composer, web: Web) -> None:
         self._run, self._composer, self._web = run, composer, web
         self._shown: tuple[bytes, int] = b"", 0
+        self._same = 0
 
     def feed(self, counters: Batch, *, fresh: bool = False) -> None:
         """Take the totals and show what there is now."""
         state = bytes(counters.data), self._run.totals.records
         if state == self._shown and not fresh:
-            self._web.show(SAME)
+            self._same += 1
+            if self._same % SAME_EVERY == 0:
+                self._web.show_again()
             return
         self._shown = state
         self._run.feed(counters)

@@ -108,6 +108,7 @@ class Web:
         self._config_path = config_path
         self._account = account
         self._started_s = 0.0
+        self._last = SAME
         self._start()
 
     def wait_ready(self) -> None:
@@ -126,7 +127,15 @@ class Web:
 
     def show(self, samples: bytes) -> None:
         """Give it new samples; one that is too busy to take them gets the next ones."""
+        self._last = samples
         self._revive()
+        self._send(samples)
+
+    def show_again(self) -> None:
+        """Say that the last ones are still true; a new process gets them whole."""
+        self._send(self._last if self._revive() else SAME)
+
+    def _send(self, samples: bytes) -> None:
         try:
             self._channel.send(samples)
         except BlockingIOError:
@@ -158,9 +167,10 @@ class Web:
             self._child.kill()
             self._child.wait()
 
-    def _revive(self) -> None:
+    # Says whether it had to be started again.
+    def _revive(self) -> bool:
         if self._child.poll() is None or time.monotonic() - self._started_s < RESTART_S:
-            return
+            return False
         tell(f"the web process ended with {self._child.returncode}; starting it again")
         self._channel.close()
         self._account = None  # we are that user by now
@@ -171,6 +181,7 @@ class Web:
                 f"the web process cannot be started again: {error.strerror} (errno {error.errno}); "
                 "install fourwave where its user can read it"
             ) from error
+        return True
 
     def _start(self) -> None:
         self._started_s = time.monotonic()
