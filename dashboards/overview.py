@@ -14,7 +14,7 @@ LOOKING: Final = f"0 * count({selector(metrics.DETECTOR_UP, detector='close_wait
 GRACEFUL: Final = rate(metrics.CLOSES, handshake="three_way|four_way")
 AVAILABLE: Final = each(metrics.LOCAL_PORTS_AVAILABLE)
 USED: Final = each(metrics.LOCAL_PORTS_USED)
-FREE: Final = f"min({AVAILABLE} / ({AVAILABLE} + {USED}))"
+FREE: Final = f"min({ratio(AVAILABLE, f'{AVAILABLE} + {USED}')})"
 STATES: Final = "established|close_wait|time_wait|fin_wait1|fin_wait2|last_ack|closing"
 
 GLANCE: Final = (

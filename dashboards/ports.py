@@ -6,13 +6,13 @@ from __future__ import annotations
 from typing import Final
 
 from dashboards.panels import ORANGE, RED, YELLOW, About, Query, lines, number, rows
-from dashboards.promql import each, gained, summed
+from dashboards.promql import each, gained, ratio, summed
 from tracer import metrics
 
 AVAILABLE: Final = each(metrics.LOCAL_PORTS_AVAILABLE)
 USED: Final = each(metrics.LOCAL_PORTS_USED)
 TIME_WAITS: Final = each(metrics.TIME_WAIT_SOCKETS)
-TAKEN: Final = f"{USED} / ({USED} + {AVAILABLE})"
+TAKEN: Final = ratio(USED, f"{USED} + {AVAILABLE}")
 BY: Final = "by (instance, raddr, rport)"
 TOWARDS: Final = "{{instance}} to {{raddr}} {{rport}}"
 # What is free now, and goes down: by when there is none.

@@ -12,9 +12,10 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from dashboards import make
-from dashboards.promql import UndeclaredError, check
+from dashboards.promql import MACROS, UndeclaredError, check
+from tests.promtool import promtool
 from tracer.metrics import METRICS
-from tracer.metrics_declaration import Type
+from tracer.metrics_declaration import Metric, Type
 
 PATHS = sorted((make.HERE / "grafana").glob("*.json"))
 PANELS = [
@@ -115,3 +116,41 @@ def test_a_legend_names_labels_that_are_there() -> None:
 )
 def test_what_is_declared_can_be_asked_for(query: str) -> None:
     check(query, make.recorded())
+
+
+def zeros() -> list[dict[str, str]]:
+    """Return every series there can be, at 0 all the time, as promtool wants them."""
+    found = []
+    for metric in METRICS:
+        for values in metric.series or (("a",) * len(metric.labels),):
+            labels = {"job": "j", "instance": "i", **dict(zip(metric.labels, values, strict=True))}
+            found += _zeros(metric, labels)
+    return [{"series": series, "values": "0x60"} for series in found]
+
+
+def _zeros(metric: Metric, labels: dict[str, str]) -> list[str]:
+    if metric.type is not Type.HISTOGRAM:
+        return [metric.name + json_labels(labels)]
+    bounds = [*map(str, metric.buckets), "+Inf"]
+    return [f"{metric.name}_bucket{json_labels({**labels, 'le': bound})}" for bound in bounds]
+
+
+def json_labels(labels: dict[str, str]) -> str:
+    """Return them in braces."""
+    return "{" + ",".join(f'{name}="{value}"' for name, value in labels.items()) + "}"
+
+
+def test_where_all_is_zero_no_panel_divides_by_it(tmp_path: Path) -> None:
+    """NaN alone differs from itself."""
+    chosen = {**MACROS, "$job": ".+", "$instance": ".+"}
+    queries = [target.expr for panel in PANELS for target in panel.values[0].targets]
+    for name, value in chosen.items():
+        queries = [query.replace(name, value) for query in queries]
+    asked = [f"({query}) != ({query})" for query in queries]
+    asked += [f"abs({query}) == Inf" for query in queries]
+    cases = [{"eval_time": "50m", "expr": text, "exp_samples": []} for text in asked]
+    rules = [str(path) for path in (make.HERE / "rules").glob("*.yml")]
+    tests = [{"interval": "1m", "input_series": zeros(), "promql_expr_test": cases}]
+    content = {"rule_files": rules, "evaluation_interval": "1m", "tests": tests}
+    (tmp_path / "zero.yml").write_text(json.dumps(content))  # JSON is YAML
+    promtool("test", "rules", str(tmp_path / "zero.yml"))

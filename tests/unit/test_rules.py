@@ -4,8 +4,6 @@
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
@@ -15,7 +13,7 @@ import yaml
 
 from dashboards import make
 from dashboards.promql import RECORDED, check
-from tests.conftest import skip_or_fail
+from tests.promtool import promtool
 from tracer.cli import cli
 
 ROOT: Final = Path(__file__).parents[2]
@@ -34,15 +32,6 @@ RULES: Final = [
     pytest.param(rule, id=str(rule.get("alert") or rule.get("record"))) for rule in rules()
 ]
 ALERTS: Final = [pytest.param(rule, id=rule["alert"]) for rule in rules() if "alert" in rule]
-
-
-def promtool(*words: str) -> str:
-    """Run it; return what it says. Fails the test when it finds fault."""
-    if not shutil.which("promtool"):
-        skip_or_fail("this host lacks promtool (package prometheus)")
-    done = subprocess.run(["promtool", *words], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 def test_promtool_accepts_them() -> None:
