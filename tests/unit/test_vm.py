@@ -9,6 +9,7 @@ import pytest
 
 from tests.vm import page
 from tests.vm.inside import counted
+from tests.vm.run import selection
 from tests.vm.table import Kernel, chosen, kernels
 
 if TYPE_CHECKING:
@@ -73,6 +74,12 @@ def test_the_page_tells_of_each_kernel() -> None:
     )
     assert "| 6.12 | | because | never run | |" in text
     assert "- attach: 6 programs" in text
+
+
+def test_what_a_kernel_cannot_run_is_left_out_and_told() -> None:
+    row = Kernel("5.10", ("bullseye",), "old", ("fentry",), {"multipath": "no MPTCP"})
+    assert selection(row, everything=True)[-1] == "not under_load and not multipath"
+    assert "- multipath: no MPTCP" in page.text([(row, None)])
 
 
 def test_a_kernel_that_cannot_be_had_is_on_the_page() -> None:

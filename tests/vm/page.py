@@ -92,6 +92,11 @@ def _verdict(results: Results) -> str:
 
 
 def _section(kernel: Kernel, results: Results | None) -> Iterator[str]:
+    if kernel.without:
+        yield f"## {kernel.release}: what it cannot run"
+        yield ""
+        yield from (f"- {name}: {why}" for name, why in kernel.without.items())
+        yield ""
     for mode, steps in (results or {}).get("modes", {}).items():
         yield f"## {kernel.release}, {mode}"
         yield ""

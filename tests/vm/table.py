@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,19 +18,29 @@ TABLE = Path(__file__).with_name("kernels.toml")
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """One row: the release's first two numbers, Debian suites to look in, the modes to run."""
+    """One row: the release's first two numbers, Debian suites to look in, the modes to run.
+
+    `without` says why each of some tests is not for this kernel.
+    """
 
     release: str
     suites: tuple[str, ...]
     why: str
     hooks: tuple[str, ...]
+    without: dict[str, str] = field(default_factory=dict)
 
 
 def kernels(table: Path = TABLE) -> list[Kernel]:
     """Return every row, oldest kernel first."""
     rows = tomllib.loads(table.read_text())["kernel"]
     return [
-        Kernel(row["release"], tuple(row["suites"]), row["why"], tuple(row["hooks"]))
+        Kernel(
+            row["release"],
+            tuple(row["suites"]),
+            row["why"],
+            tuple(row["hooks"]),
+            row.get("without", {}),
+        )
         for row in rows
     ]
 
