@@ -30,6 +30,16 @@ from tracer.kernel import handoff
 channel = socket.socket(fileno=int(sys.argv[3]))
 """
 
+OPTIONS: Final = {
+    "sets": ["teardown"],
+    "rings": 1,
+    "ring_pages": 1,
+    "slots": 1,
+    "conn_max": 1,
+    "cpu_slots": 1,
+    "sweep_slots": 1,
+}
+
 # The real loader, whoever runs the tests and whatever BCC there is.
 REAL: Final = f"""
 import os, sys
@@ -73,6 +83,7 @@ def python(tmp_path: Path, shell: Callable[[str, str], str]) -> Callable[[str, s
 @pytest.fixture(autouse=True)
 def _nothing_stays(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("FOURWAVE_LOADER_TIMEOUT_S", "20")
+    monkeypatch.setenv("FOURWAVE_CACHE", "off")
     before, start = open_fds(), time.monotonic()
     yield
     assert open_fds() == before
@@ -93,7 +104,7 @@ def failure(interpreter: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """Return what the user is told when this is the only interpreter."""
     monkeypatch.setenv("FOURWAVE_BCC_PYTHON", interpreter)
     with pytest.raises(HostError) as caught:
-        Loader({}).wait()
+        Loader(OPTIONS).wait()
     assert caught.value.exit_code == 3
     text = str(caught.value)
     assert interpreter in text
@@ -314,7 +325,7 @@ def test_the_next_interpreter_is_tried_for_bcc(
     good = python("good", SEND + "handoff.send(channel, {'works': 1}, {})\n")
     wrong = python("wrong", error_report("bcc_wrong", "no BPF in it"))
     use(monkeypatch, python("nobcc", NO_BCC), wrong, good)
-    assert Loader({}).wait().manifest == {"works": 1, "python_path": good}
+    assert Loader(OPTIONS).wait().manifest == {"works": 1, "python_path": good}
 
 
 def test_all_interpreters_without_bcc_are_named(

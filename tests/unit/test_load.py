@@ -20,7 +20,7 @@ import pytest
 
 from tests.data.btf.blobs import BLOBS
 from tests.data.btf.make import OPTIONAL_TRACEPOINTS, TRACEPOINTS
-from tracer.kernel import bpf, handoff, load, load_census
+from tracer.kernel import bpf, capabilities, compiled, handoff, load, load_census
 from tracer.kernel.btf import Btf
 from tracer.kernel.load import OPTIONAL, PROGRAMS, StageError, with_constant
 
@@ -102,6 +102,16 @@ def fake_bcc(bpf_class: type) -> ModuleType:
     module = ModuleType("bcc")
     module.BPF = bpf_class  # type: ignore[attr-defined]
     return module
+
+
+def use_bcc(monkeypatch: pytest.MonkeyPatch, bpf_class: type) -> None:
+    monkeypatch.delenv("BCC_KERNEL_SOURCE", raising=False)
+    monkeypatch.setattr(load, "import_bcc", lambda: fake_bcc(bpf_class))
+
+
+@pytest.fixture(autouse=True)
+def _no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(compiled.SWITCH, "off")
 
 
 def blob(kernel: str) -> Btf:
@@ -205,7 +215,7 @@ def test_every_program_has_its_twin_right_behind_it() -> None:
 def test_privilege_is_capabilities_not_a_user(
     monkeypatch: pytest.MonkeyPatch, held: int, missing: str | None
 ) -> None:
-    monkeypatch.setattr(load, "_status_field", lambda _name: f"{held:016x}")
+    monkeypatch.setattr(capabilities, "_status_field", lambda _name: f"{held:016x}")
     if missing is None:
         load.check_privilege()
     else:
@@ -234,8 +244,10 @@ def test_no_bcc_and_the_wrong_one_are_told_apart(
 
 @pytest.mark.parametrize("kernel", BLOBS)
 def test_a_text_is_compiled_for_this_kernel(kernel: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("BCC_KERNEL_SOURCE", raising=False)
-    made: Any = load.compile_programs(fake_bcc(FakeBpf), blob(kernel), OPTIONS)
+    use_bcc(monkeypatch, FakeBpf)
+    module, made_by = load.compile_programs(blob(kernel), OPTIONS)
+    made: Any = module
+    assert made_by == {"bcc_version": "unknown", "compiled": "now"}
     assert made.tree_was_there
     assert not made.tree.exists()
     assert "int on_set_state(u64 *ctx)" in made.text
@@ -252,9 +264,9 @@ def test_every_size_of_the_programs_is_given() -> None:
 
 
 def test_a_compilers_refusal_is_a_stage(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("BCC_KERNEL_SOURCE", raising=False)
+    use_bcc(monkeypatch, RefusingBpf)
     with pytest.raises(StageError, match="Failed to compile") as caught:
-        load.compile_programs(fake_bcc(RefusingBpf), blob("6.12-amd64"), OPTIONS)
+        load.compile_programs(blob("6.12-amd64"), OPTIONS)
     assert caught.value.report["stage"] == "compile"
     assert not Path(os.environ["BCC_KERNEL_SOURCE"]).exists()
 
@@ -346,8 +358,9 @@ def test_a_resident_that_is_gone_ends_the_loader(
 def test_it_runs_as_a_script_on_nothing_but_python(channel: tuple[socket.socket, int]) -> None:
     """Isolated and without any installed package: it gets as far as looking for BCC."""
     ours, theirs = channel
+    asked = {**OPTIONS, "sets": ["teardown"]}
     result = subprocess.run(
-        [sys.executable, "-I", "-S", str(KERNEL / "load.py"), str(theirs), json.dumps(OPTIONS)],
+        [sys.executable, "-I", "-S", str(KERNEL / "load.py"), str(theirs), json.dumps(asked)],
         pass_fds=[theirs],
         capture_output=True,
         timeout=30,
@@ -356,7 +369,7 @@ def test_it_runs_as_a_script_on_nothing_but_python(channel: tuple[socket.socket,
     os.close(theirs)
     message = handoff.receive(ours)
     assert message is not None, result.stderr
-    assert message[0]["error"]["stage"] in ("privilege", "bcc_missing")
+    assert message[0]["error"]["stage"] in ("privilege", "bcc_missing", "btf")
     assert result.returncode == 1
     assert result.stderr == b""
 
@@ -378,8 +391,9 @@ def test_its_modules_are_of_the_oldest_python() -> None:
     """The distribution's Python may be older than ours: its syntax, annotations unread."""
     modules = reached("load")
     taking = {"source_text", "kallsyms", "btf", "header", "instructions", "bpf", "load_census"}
+    caching = {"compiled", "capabilities"}
     hooking = {"hook_ack", "hooks", "kprobe"}
-    assert modules == {"load", *taking, "stages", "handoff", *hooking}
+    assert modules == {"load", *taking, *caching, "stages", "handoff", *hooking}
     for name in modules:
         text = (KERNEL / f"{name}.py").read_text()
         ast.parse(text, feature_version=OLDEST_PYTHON)
@@ -430,14 +444,14 @@ class FakeMaps(FakeBpf):
 @pytest.mark.parametrize("kernel", BLOBS)
 def test_iterators_are_loaded_and_linked(kernel: str, monkeypatch: pytest.MonkeyPatch) -> None:
     btf, loaded = blob(kernel), []
-    monkeypatch.delenv("BCC_KERNEL_SOURCE", raising=False)
+    use_bcc(monkeypatch, FakeMaps)
     monkeypatch.setattr(
         load.bpf,
         "load_iterator",
         lambda name, _code, btf_id: loaded.append((name, btf_id)) or 100 + len(loaded),
     )
     monkeypatch.setattr(load.bpf, "link_iterator", lambda fd: fd + 100)
-    manifest, fds = load.load_iterators(fake_bcc(FakeMaps), btf, CENSUS_OPTIONS)
+    manifest, fds = load.load_iterators(btf, CENSUS_OPTIONS)
     assert manifest == {"census": "iterator"}
     ids = [btf.find(name, load.KIND_FUNC) for name in ITERATORS]
     assert loaded == [("sockets", ids[0]), ("files", ids[1])]
@@ -449,13 +463,13 @@ def test_iterators_are_loaded_and_linked(kernel: str, monkeypatch: pytest.Monkey
 
 def test_a_kernel_without_iterators_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is loaded; sock_diag takes over, and knows why."""
-    monkeypatch.delenv("BCC_KERNEL_SOURCE", raising=False)
+    use_bcc(monkeypatch, FakeMaps)
     btf = blob("6.12-amd64")
     find = btf.find
     monkeypatch.setattr(
         btf, "find", lambda name, *kind: None if name in ITERATORS else find(name, *kind)
     )
-    manifest, fds = load.load_iterators(fake_bcc(FakeMaps), btf, CENSUS_OPTIONS)
+    manifest, fds = load.load_iterators(btf, CENSUS_OPTIONS)
     assert fds == {}
     assert manifest["census"]["stage"] == "btf"
 
@@ -464,16 +478,15 @@ def test_a_refused_iterator_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> No
     def refuse(*_: object) -> int:
         raise bpf.LoadError(errno.EPERM, "load sockets")
 
-    monkeypatch.delenv("BCC_KERNEL_SOURCE", raising=False)
+    use_bcc(monkeypatch, FakeMaps)
     monkeypatch.setattr(load.bpf, "load_iterator", refuse)
-    manifest, fds = load.load_iterators(fake_bcc(FakeMaps), blob("6.12-amd64"), CENSUS_OPTIONS)
+    manifest, fds = load.load_iterators(blob("6.12-amd64"), CENSUS_OPTIONS)
     assert fds == {}
     assert manifest["census"]["errno"] == errno.EPERM
 
 
 def test_sets_are_loaded_as_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(load, "check_privilege", lambda: None)
-    monkeypatch.setattr(load, "import_bcc", lambda: fake_bcc(FakeBpf))
     monkeypatch.setattr(load, "read_btf", lambda: None)
     answers = {name: ({name: 1}, {f"{name}:fd": 7}) for name in load.SETS}
     for name in load.SETS:

@@ -17,6 +17,8 @@ __all__ = (
     "attach_raw_tracepoint",
     "call",
     "create_iterator",
+    "create_map",
+    "describe_map",
     "link_iterator",
     "load_fentry",
     "load_for_test_run",
@@ -28,8 +30,9 @@ __all__ = (
 )
 
 _NR_BPF = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "s390x": 351, "ppc64le": 361}
-_PROG_LOAD, _PROG_TEST_RUN, _RAW_TRACEPOINT_OPEN = 5, 10, 17
-_LINK_CREATE, _ITER_CREATE, _MAP_LOOKUP_BATCH = 28, 33, 24
+_MAP_CREATE, _PROG_LOAD, _PROG_TEST_RUN = 0, 5, 10
+_OBJ_GET_INFO_BY_FD, _RAW_TRACEPOINT_OPEN, _MAP_LOOKUP_BATCH = 15, 17, 24
+_LINK_CREATE, _ITER_CREATE = 28, 33
 _PROG_TYPE_KPROBE, _PROG_TYPE_RAW_TRACEPOINT, _PROG_TYPE_TRACING = 2, 17, 26
 _TRACE_RAW_TP, _TRACE_FENTRY, _TRACE_ITER = 23, 24, 28
 _LOG_BYTES = 1 << 20
@@ -66,6 +69,40 @@ class _ProgLoad(ctypes.Structure):
         ("line_info", ctypes.c_uint64),
         ("line_info_cnt", ctypes.c_uint32),
         ("attach_btf_id", ctypes.c_uint32),
+    ]
+
+
+class _MapCreate(ctypes.Structure):
+    _fields_ = [
+        ("map_type", ctypes.c_uint32),
+        ("key_size", ctypes.c_uint32),
+        ("value_size", ctypes.c_uint32),
+        ("max_entries", ctypes.c_uint32),
+        ("map_flags", ctypes.c_uint32),
+        ("inner_map_fd", ctypes.c_uint32),
+        ("numa_node", ctypes.c_uint32),
+        ("map_name", ctypes.c_char * 16),
+    ]
+
+
+class _MapInfo(ctypes.Structure):
+    # struct bpf_map_info, as far as a map is made of it.
+    _fields_ = [
+        ("type", ctypes.c_uint32),
+        ("id", ctypes.c_uint32),
+        ("key_size", ctypes.c_uint32),
+        ("value_size", ctypes.c_uint32),
+        ("max_entries", ctypes.c_uint32),
+        ("map_flags", ctypes.c_uint32),
+        ("name", ctypes.c_char * 16),
+    ]
+
+
+class _GetInfo(ctypes.Structure):
+    _fields_ = [
+        ("bpf_fd", ctypes.c_uint32),
+        ("info_len", ctypes.c_uint32),
+        ("info", ctypes.c_uint64),
     ]
 
 
@@ -150,6 +187,26 @@ def load_kprobe(name: str, instructions: bytes) -> int:
 def load_for_test_run(name: str, instructions: bytes) -> int:
     """Load a program that test_run() can run and nothing is attached to. Raises LoadError."""
     return _load(name, instructions, {"prog_type": _PROG_TYPE_RAW_TRACEPOINT})
+
+
+def describe_map(fd: int) -> tuple[int, int, int, int, int, str]:
+    """Return type, key size, value size (bytes), entries, flags and name of a map.
+
+    What create_map() takes. Raises LoadError.
+    """
+    info = _MapInfo()
+    attr = _GetInfo(fd, ctypes.sizeof(info), ctypes.addressof(info))
+    call(_OBJ_GET_INFO_BY_FD, attr, "describe a map")
+    sizes = info.key_size, info.value_size, info.max_entries
+    return info.type, *sizes, info.map_flags, info.name.decode()
+
+
+def create_map(
+    kind: int, key_bytes: int, value_bytes: int, entries: int, flags: int, name: str
+) -> int:
+    """Create a map; return its descriptor. Raises LoadError."""
+    attr = _MapCreate(kind, key_bytes, value_bytes, entries, flags, map_name=name.encode())
+    return call(_MAP_CREATE, attr, f"create map {name}")
 
 
 def attach_raw_tracepoint(name: str, prog_fd: int) -> int:

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-from dataclasses import dataclass
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 __all__ = ("Btf", "BtfError", "Member")
 
@@ -45,8 +44,7 @@ class _Enum(ctypes.Structure):
 _Entry = TypeVar("_Entry", _Triple, _Enum)
 
 
-@dataclass(frozen=True)
-class Member:
+class Member(NamedTuple):
     """Where a member lies in its outermost structure, and what it is."""
 
     bit_offset: int
@@ -60,6 +58,7 @@ class Btf:
 
     def __init__(self, path: str = "/sys/kernel/btf/vmlinux") -> None:
         self._lib = _libbpf()
+        self._found: dict[tuple[str, int], int] = {}
         self._btf = self._lib.btf__parse_raw(os.fsencode(path))
         error = self._lib.libbpf_get_error(self._btf)
         if error or not self._btf:
@@ -67,7 +66,11 @@ class Btf:
 
     def find(self, name: str, kind: int = KIND_STRUCT) -> int | None:
         """Return the id of the named type, None when this kernel does not have it."""
-        found = int(self._lib.btf__find_by_name_kind(self._btf, name.encode(), kind))
+        # libbpf compares with every name there is: half a millisecond each.
+        found = self._found.get((name, kind))
+        if found is None:
+            found = int(self._lib.btf__find_by_name_kind(self._btf, name.encode(), kind))
+            self._found[name, kind] = found
         return found if found > 0 else None
 
     def member(self, struct: str, path: str) -> Member | None:

@@ -9,8 +9,7 @@ effect (the loader tries what the plan leaves) are apart.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,8 +24,7 @@ HOOK: Final = "ack_sent"
 LIMIT: Final = "FOURWAVE_HOOKS"
 
 
-@dataclass(frozen=True)
-class KernelSupport:
+class KernelSupport(NamedTuple):
     """What this kernel has, as far as asking tells: `functions` are BTF numbers by name.
 
     `highest` is the best mechanism that may be used, for tests of the others.
@@ -38,8 +36,7 @@ class KernelSupport:
     highest: str = FENTRY
 
 
-@dataclass(frozen=True)
-class Rung:
+class Rung(NamedTuple):
     """One way to hook; `refusal` says why it is not even tried."""
 
     mechanism: str

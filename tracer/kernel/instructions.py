@@ -1,23 +1,49 @@
 # SPDX-License-Identifier: Apache-2.0
-"""BPF instructions as bytes: constants put in after the compiler."""
+"""BPF instructions as bytes: constants put in after the compiler, and where maps are named."""
 
 from __future__ import annotations
 
 import struct
+from typing import TYPE_CHECKING
 
-__all__ = ("with_constant",)
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ("map_loads", "with_constant")
 
 _LD_IMM64 = 0x18
+_PSEUDO_MAP_FD = 1  # as the source register: the immediate is a map's descriptor
 
 
 def with_constant(code: bytes, mark: int, value: int) -> bytes:
     """Return the instructions with every 64-bit immediate equal to `mark` replaced."""
     out = bytearray(code)
-    at = 0
-    while at < len(out):
-        wide = out[at] == _LD_IMM64
-        plain = wide and not out[at + 1] >> 4  # a source register says: a map, not a number
-        if plain and struct.unpack_from("=I4xI", out, at + 4) == (mark, 0):
-            struct.pack_into("=I", out, at + 4, value)
-        at += 16 if wide else 8
+    for at, source in _wide_loads(code):
+        # Any source register says: not a number.
+        if not source and struct.unpack_from("=I4xI", out, at) == (mark, 0):
+            struct.pack_into("=I", out, at, value)
     return bytes(out)
+
+
+def map_loads(code: bytes | bytearray) -> list[int]:
+    """Return the offsets of every map's descriptor, 4 bytes each.
+
+    Raises ValueError for any other reference to something of this process or this kernel.
+    """
+    found = []
+    for at, source in _wide_loads(code):
+        if source not in (0, _PSEUDO_MAP_FD):
+            raise ValueError(f"a reference of kind {source} at byte {at}")
+        if source:
+            found.append(at)
+    return found
+
+
+# Offset of the low immediate, and the source register, of every 64-bit load of a constant.
+def _wide_loads(code: bytes | bytearray) -> Iterator[tuple[int, int]]:
+    at = 0
+    while at < len(code):
+        wide = code[at] == _LD_IMM64
+        if wide:
+            yield at + 4, code[at + 1] >> 4
+        at += 16 if wide else 8

@@ -10,6 +10,7 @@ Usage: load.py CHANNEL_FD OPTIONS_JSON
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import platform
@@ -23,8 +24,9 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tracer.kernel import bpf, handoff, load_census
+from tracer.kernel import bpf, compiled, handoff, load_census
 from tracer.kernel.btf import KIND_FUNC, KIND_TYPEDEF, Btf, BtfError
+from tracer.kernel.capabilities import check_privilege
 from tracer.kernel.header import MEMBERS, kernel_types
 from tracer.kernel.hook_ack import attach_hook
 from tracer.kernel.instructions import with_constant
@@ -33,10 +35,10 @@ from tracer.kernel.source_text import assemble, make_kernel_tree
 from tracer.kernel.stages import StageError, refused
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from types import ModuleType
 
-    from bcc import BPF
-
+    from tracer.kernel.compiled import Module
 # (name in the manifest, function, tracepoint, is the twin): in the order they are attached.
 # A twin must come after its first copy: it looks at what that one has done. The changes of
 # state come last: a close they report has all other evidence it could have.
@@ -52,8 +54,6 @@ PROGRAMS = (
 # Linux commit e6a3e4434000 ("net: sock: add trace for socket errors") (in v5.14).
 OPTIONAL = (("error_report", "on_error_report", "inet_sk_error_report", False),)
 _TWIN_MARK = 0x7477696E  # is_twin() in teardown.bpf.c
-_CAP_BITS = {"CAP_BPF": 39, "CAP_PERFMON": 38}
-_CAP_SYS_ADMIN = 21
 
 
 def main(argv: list[str]) -> int:
@@ -76,25 +76,19 @@ def load(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, int]]:
     Raises StageError.
     """
     check_privilege()
-    bcc = import_bcc()
     btf = read_btf()
-    manifest = {
-        "bcc_version": str(getattr(bcc, "__version__", "unknown")),
-        "python": platform.python_version(),
-    }
+    manifest: dict[str, Any] = {"python": platform.python_version()}
     fds: dict[str, int] = {}
     for name in options["sets"]:
-        more, theirs = SETS[name](bcc, btf, options)
+        more, theirs = SETS[name](btf, options)
         manifest |= more
         fds |= theirs
     return manifest, fds
 
 
-def load_teardown(
-    bcc: ModuleType, btf: Btf, options: dict[str, Any]
-) -> tuple[dict[str, Any], dict[str, int]]:
+def load_teardown(btf: Btf, options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, int]]:
     """Load what follows closes. Raises StageError."""
-    module = compile_programs(bcc, btf, options)
+    module, made_by = compile_programs(btf, options)
     fds = {f"ring:{n}": module[f"closes_{n}"].map_fd for n in range(options["rings"])}
     fds["counts"] = module["counts"].map_fd
     fds["strays"] = module["strays"].map_fd
@@ -104,6 +98,7 @@ def load_teardown(
     fds.update(attach_all(module, btf))
     reset_reasons = {number: name for name, number in btf.enum("sk_rst_reason").items()}
     return {
+        **made_by,
         "programs": [name for name, *_ in programs_for(btf)],
         "mechanism": "tp_btf",
         "hooks": [hook],
@@ -116,15 +111,12 @@ def load_teardown(
     }, fds
 
 
-def load_iterators(
-    bcc: ModuleType, btf: Btf, options: dict[str, Any]
-) -> tuple[dict[str, Any], dict[str, int]]:
+def load_iterators(btf: Btf, options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, int]]:
     """Load what takes the census. A kernel that refuses it is no failure: there is sock_diag."""
     try:
         text = load_census
-        module = compile_text(
-            bcc, btf, options, text.MAIN, text.CENSUS_MEMBERS, text.flags(options)
-        )
+        about = text.MAIN, text.CENSUS_MEMBERS, text.flags(options), text.MAPS
+        module, _ = compile_text(btf, options, *about)
         maps = {name: module[name].map_fd for name in text.MAPS}
         return {"census": "iterator"}, text.attach(maps, module.dump_func, btf)
     except StageError as failed:
@@ -133,24 +125,6 @@ def load_iterators(
         return {"census": refused(error).report}, {}
     except BtfError as error:
         return {"census": StageError("btf", str(error)).report}, {}
-
-
-def check_privilege() -> None:
-    """Raise StageError when this process lacks what loading needs."""
-    held = int(_status_field("CapEff"), 16)
-    if held >> _CAP_SYS_ADMIN & 1:
-        return
-    missing = [name for name, bit in _CAP_BITS.items() if not held >> bit & 1]
-    if missing:
-        raise StageError("privilege", f"this process lacks {' and '.join(missing)}", 1)
-
-
-def _status_field(name: str) -> str:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        key, _, value = line.partition(":")
-        if key == name:
-            return value.strip()
-    return "0"
 
 
 def import_bcc() -> ModuleType:
@@ -165,6 +139,18 @@ def import_bcc() -> ModuleType:
     return bcc
 
 
+def bcc_file() -> str:
+    """Return which BCC an import would bring, which takes long itself; empty: not known."""
+    try:
+        spec = importlib.util.find_spec("bcc")
+        if spec is None or spec.origin is None:
+            return ""
+        found = Path(spec.origin).stat()
+    except (OSError, ValueError):
+        return ""
+    return f"{spec.origin} {found.st_mtime_ns} {found.st_size}"
+
+
 def read_btf() -> Btf:
     """Return the running kernel's BTF."""
     try:
@@ -173,30 +159,49 @@ def read_btf() -> Btf:
         raise StageError("btf", str(error)) from error
 
 
-def compile_programs(bcc: ModuleType, btf: Btf, options: dict[str, Any]) -> BPF:
+def compile_programs(btf: Btf, options: dict[str, Any]) -> tuple[Module, dict[str, Any]]:
     """Return the compiled programs that follow closes."""
-    return compile_text(bcc, btf, options, "teardown.bpf.c", MEMBERS, compile_flags(options))
+    maps = ("counts", "strays", *(f"closes_{n}" for n in range(options["rings"])))
+    return compile_text(btf, options, "teardown.bpf.c", MEMBERS, compile_flags(options), maps)
 
 
 def compile_text(
-    bcc: ModuleType,
     btf: Btf,
     options: dict[str, Any],
     main: str,
     members: dict[str, dict[str, str]],
     cflags: list[str],
-) -> BPF:
-    """Return BCC's compiled module; its maps exist, its programs are not loaded yet."""
+    maps: Sequence[str],
+) -> tuple[Module, dict[str, Any]]:
+    """Return a compiled text, and what the manifest tells of its making. Raises StageError.
+
+    Its maps exist, its programs are not loaded yet. `maps`: those that will be asked for.
+    """
     try:
         types = kernel_types(btf, members)
         text = assemble(Path(options["bpf_dir"]), main, types, facts(btf))
     except BtfError as error:
         raise StageError("btf", str(error)) from error
+    compiler = bcc_file()
+    key = compiled.fingerprint(text, cflags, compiler)
+    kept = compiled.restore(main, key) if compiler else None
+    if kept is not None:
+        return kept, {"bcc_version": kept.bcc_version, "compiled": "before"}
+    bcc = import_bcc()
+    version = str(getattr(bcc, "__version__", "unknown"))
+    module = run_bcc(bcc, text, cflags)
+    if compiler:
+        compiled.keep(main, key, module, text, maps, version)
+    return module, {"bcc_version": version, "compiled": "now"}
+
+
+def run_bcc(bcc: ModuleType, text: str, cflags: list[str]) -> Module:
+    """Return BCC's compiled module. Raises StageError."""
     tree = Path(tempfile.mkdtemp(prefix="fourwave-"))
     try:
         make_kernel_tree(tree)
         os.environ["BCC_KERNEL_SOURCE"] = str(tree)
-        module: BPF = bcc.BPF(text=text, cflags=cflags)
+        module: Module = bcc.BPF(text=text, cflags=cflags)
     except Exception as error:  # BCC raises bare Exception for all it can say
         raise StageError("compile", str(error)) from error
     finally:
@@ -232,7 +237,7 @@ def compile_flags(options: dict[str, Any]) -> list[str]:
     ]
 
 
-def load_sweep(module: BPF) -> int:
+def load_sweep(module: Module) -> int:
     """Return the descriptor of the program that looks for connections without a socket."""
     try:
         return bpf.load_for_test_run("sweep", module.dump_func(b"on_sweep"))
@@ -250,7 +255,7 @@ def _tracepoint(btf: Btf, name: str) -> int | None:
     return btf.find(f"btf_trace_{name}", KIND_TYPEDEF)
 
 
-def attach_all(module: BPF, btf: Btf) -> dict[str, int]:
+def attach_all(module: Module, btf: Btf) -> dict[str, int]:
     """Load and attach every program; return program and link descriptors by name."""
     loads = [Load(module, btf, *program) for program in programs_for(btf)]
     for load_ in loads:
@@ -274,7 +279,7 @@ class Load(threading.Thread):
     """
 
     def __init__(
-        self, module: BPF, btf: Btf, name: str, function: str, tracepoint: str, twin: bool
+        self, module: Module, btf: Btf, name: str, function: str, tracepoint: str, twin: bool
     ) -> None:
         """Look everything up; raises StageError when this kernel has no such tracepoint."""
         super().__init__(name=name, daemon=True)
