@@ -111,7 +111,7 @@ def restore(name: str, key: str) -> Restored | None:
             return None
         _allow_locked_memory()
         return Restored(kept)
-    except OSError:
+    except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
@@ -161,8 +161,8 @@ def _allow_locked_memory() -> None:
 @contextmanager
 def _folder(*, make: bool = False) -> Iterator[int]:
     path = Path(os.environ.get(SWITCH) or FOLDER)
-    if not path.is_absolute():
-        raise OSError(errno.ENOTDIR, "no cache is wanted")
+    if not path.is_absolute() or os.geteuid() != OWNER:
+        raise OSError(errno.EPERM, "no cache is wanted, or not by this user")
     if make:
         path.mkdir(mode=0o700, exist_ok=True)
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
@@ -176,7 +176,7 @@ def _folder(*, make: bool = False) -> Iterator[int]:
 # Only what root made and nobody else can reach is believed.
 def _check(fd: int) -> None:
     found = os.fstat(fd)
-    if os.geteuid() != OWNER or found.st_uid != OWNER or found.st_mode & 0o077:
+    if found.st_uid != OWNER or found.st_mode & 0o077:
         raise PermissionError(errno.EPERM, "not root's alone")
 
 
