@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from tracer import cli_options, runs_census
+from tracer import cli_options
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from tracer import runs_census
 
 PORT, PID, COMM, RADDR, NETNS = cli_options.FILTER_OPTIONS[:5]
 HOLDER_PID: Final = click.option(
@@ -54,6 +56,8 @@ def _sort(*keys: str) -> Callable[[cli_options.Command], cli_options.Command]:
 
 def wishes(options: dict[str, Any]) -> runs_census.Wishes:
     """Return a command's options as plain values."""
+    from tracer import runs_census  # noqa: PLC0415 - each command imports what it needs
+
     names = ("ports", "pids", "comms", "raddrs")
     color = cli_options.want_color(options.pop("color"))
     filters = {name: options.pop(name, ()) for name in names}
@@ -86,6 +90,8 @@ def leaks(**options: Any) -> None:
     bounded. awaits gc, late close: closed in the end. half close: still sending. in accept queue:
     nobody took it yet. One look judges by ages ("?"); --over 60 sees who comes and leaves.
     """
+    from tracer import runs_census  # noqa: PLC0415 - each command imports what it needs
+
     runs_census.leaks(wishes(options))
 
 
@@ -98,6 +104,8 @@ def ports(**options: Any) -> None:
     Ports are counted per source address and destination, as connect() does. LEFT: free now.
     PER S: TIME_WAITs that began lately. OUT IN: when none is left if it goes on like this.
     """
+    from tracer import runs_census  # noqa: PLC0415 - each command imports what it needs
+
     runs_census.ports(wishes(options))
 
 
@@ -110,6 +118,8 @@ def listeners(**options: Any) -> None:
     QUEUE: connections that wait for accept(), PEAK: at most while watched. BY: what sets LIMIT,
     the argument of listen() or net.core.somaxconn. SYN: handshakes under way.
     """
+    from tracer import runs_census  # noqa: PLC0415 - each command imports what it needs
+
     runs_census.listeners(wishes(options))
 
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import click
 
-from tracer import cli_census, cli_options, runs_kill
+from tracer import cli_census, cli_options
 from tracer.errors import UsageError
 from tracer.tcp import TcpState
 
@@ -53,6 +53,8 @@ def kill(*, states: tuple[str, ...], yes: bool, **options: Any) -> None:
     Shows what would be ended and what both sides will see, and does nothing without --execute.
     At least one filter is needed. Each socket is looked at again right before.
     """
+    from tracer import runs_kill  # noqa: PLC0415 - each command imports what it needs
+
     if yes and not options["execute"]:
         raise UsageError("--yes answers what --execute asks: give both")
     color = cli_options.want_color(options.pop("color"))

@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from tracer import cli_options, runs_top
+from tracer import cli_options
+
+if TYPE_CHECKING:
+    from tracer import runs_top
 
 COUNT_OPTIONS: Final = (
     *cli_options.FILTER_OPTIONS,
@@ -33,6 +36,8 @@ COUNT_OPTIONS: Final = (
 
 def wishes(options: dict[str, Any]) -> runs_top.Wishes:
     """Return a command's options as plain values."""
+    from tracer import runs_top  # noqa: PLC0415 - each command imports what it needs
+
     asked = cli_options.wishes(options)
     names = ("every_s", "duration_s", "sort", "limit", "as_json")
     given = {name: options[name] for name in names if name in options}
@@ -56,6 +61,8 @@ def top(**options: Any) -> None:
     WE 1ST: of the closes by FIN, those where our FIN was first; they leave TIME_WAIT here.
     3 SEGS: the FINs and their ACKs took three segments. RST: reset by either side.
     """
+    from tracer import runs_top  # noqa: PLC0415 - each command imports what it needs
+
     runs_top.top(wishes(options))
 
 
@@ -67,6 +74,8 @@ def report(file: str, **options: Any) -> None:
 
     Of a damaged file everything before the damage is counted; then it exits with 1.
     """
+    from tracer import runs_top  # noqa: PLC0415 - each command imports what it needs
+
     runs_top.report(file, wishes(options))
 
 

@@ -14,7 +14,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import tempfile
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,7 +95,7 @@ class Loader:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._channel = self._stack.enter_context(ours)
         self._channel.settimeout(self._deadline_s)
-        output = tempfile.TemporaryFile()  # noqa: SIM115 - the stack closes it
+        output = os.fdopen(os.memfd_create("loader-output"), "w+b")
         self._output: IO[bytes] = self._stack.enter_context(output)
         with theirs:
             self._child = self._start(theirs.fileno())

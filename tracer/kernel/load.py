@@ -234,6 +234,7 @@ def compile_flags(options: dict[str, Any]) -> list[str]:
         f"-DSTRAYS_MAX={options['strays_max']}",
         f"-DPAGE_SIZE={page}",
         "-Wno-everything",
+        "-g0",
     ]
 
 

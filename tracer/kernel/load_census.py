@@ -59,6 +59,7 @@ def flags(options: dict[str, Any]) -> list[str]:
         f"-DPORTS_MAX={options['ports_max']}",
         f"-DHZ={options['hz']}",
         "-Wno-everything",
+        "-g0",
     ]
 
 
