@@ -130,10 +130,10 @@ def _census() -> Fact:
 
 
 def _loaded_facts(manifest: dict[str, Any], counters: dict[str, Any], hz: int) -> Iterator[Fact]:
+    programs = f"{len(manifest['programs'])} programs by {manifest['mechanism']}"
     by = f"BCC {manifest['bcc_version']} of {manifest['python_path']}"
-    yield Fact(
-        "attach", True, f"{len(manifest['programs'])} programs by {manifest['mechanism']}, {by}"
-    )
+    when = "compiled now" if manifest["compiled"] == "now" else "compiled at an earlier start"
+    yield Fact("attach", True, f"{programs}, {by}, {when}")
     yield from map(_hook, manifest["hooks"])
     yield _reset_reasons(manifest)
     yield _misses(counters)
