@@ -15,8 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from tracer.batch import Batch, BatchKind
-from tracer.kernel.bpf import test_run
-from tracer.kernel.cgroups import CgroupPaths
 from tracer.kernel.launch import Loader
 from tracer.kernel.strays import STRAYS_MAX, Strays
 from tracer.tcp import HostFacts
@@ -58,10 +56,13 @@ class KernelSource:
 
     def __init__(self, loader: Loader) -> None:
         """Take over what the loader attaches. Raises HostError when it cannot."""
-        # numpy is imported while the loader works.
+        # numpy and ctypes are imported while the loader works.
+        from tracer.kernel.bpf import test_run  # noqa: PLC0415
+        from tracer.kernel.cgroups import CgroupPaths  # noqa: PLC0415
         from tracer.kernel.counters import Counters  # noqa: PLC0415
         from tracer.kernel.ring import Ring  # noqa: PLC0415
 
+        self._test_run = test_run
         loaded = self.loaded = loader.wait()
         self.manifest: dict[str, Any] = loaded.manifest
         self._stack = ExitStack()
@@ -149,7 +150,7 @@ class KernelSource:
         A few microseconds per hundred slots. What is found shows in counters() as `unseen`.
         """
         for first in range(0, HOT_SLOTS + self.manifest["slots"], SWEEP_SLOTS):
-            test_run(self._fds["prog:sweep"], first)
+            self._test_run(self._fds["prog:sweep"], first)
 
     def needs(self) -> None:
         """Do once everything that may take privilege. Raises OSError where the kernel refuses."""
