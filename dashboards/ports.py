@@ -6,13 +6,14 @@ from __future__ import annotations
 from typing import Final
 
 from dashboards.panels import ORANGE, RED, YELLOW, About, Query, lines, number, rows
-from dashboards.promql import each, gained, ratio, summed
+from dashboards.promql import each, gained, ratio, selector, summed
 from tracer import metrics
 
 AVAILABLE: Final = each(metrics.LOCAL_PORTS_AVAILABLE)
 USED: Final = each(metrics.LOCAL_PORTS_USED)
 TIME_WAITS: Final = each(metrics.TIME_WAIT_SOCKETS)
 TAKEN: Final = ratio(USED, f"{USED} + {AVAILABLE}")
+ROOM_TAKEN: Final = ratio(selector(metrics.TIME_WAIT_USED), selector(metrics.TIME_WAIT_LIMIT))
 BY: Final = "by (instance, raddr, rport)"
 TOWARDS: Final = "{{instance}} to {{raddr}} {{rport}}"
 # What is free now, and goes down: by when there is none.
@@ -28,7 +29,7 @@ NOW: Final = (
             "again, let the other side close first, or widen net.ipv4.ip_local_port_range.",
             limits=((0.8, YELLOW), (0.95, RED)),
             empty="No outbound connections",
-            width=8,
+            width=6,
         ),
         Query(f"max({TAKEN})"),
     ),
@@ -40,21 +41,34 @@ NOW: Final = (
             "says towards which destination.",
             limits=((1, RED),),
             empty="No tracer",
-            width=8,
+            width=6,
         ),
         Query(gained(metrics.LOCAL_PORTS_EXHAUSTED)),
     ),
     number(
         About(
-            "In TIME_WAIT",
-            "short",
-            "Of all network namespaces. Beyond "
-            "net.ipv4.tcp_max_tw_buckets (of each namespace) connections end without TIME_WAIT, "
-            "and late segments may hit a new connection.",
+            "TIME_WAIT, of its limit",
+            "percentunit",
+            "Of the network namespace that is nearest to its net.ipv4.tcp_max_tw_buckets. "
+            "At 100 % connections end without TIME_WAIT.",
+            limits=((0.8, YELLOW), (0.9, RED)),
             empty="No census",
-            width=8,
+            width=6,
         ),
-        Query(summed(metrics.SOCKETS, state="time_wait")),
+        Query(f"max({ROOM_TAKEN})"),
+    ),
+    number(
+        About(
+            "Ended without TIME_WAIT",
+            "short",
+            "For want of room, in the time shown, in all network namespaces: late segments may "
+            "hit a new connection. Raise net.ipv4.tcp_max_tw_buckets where `fourwave ports` on "
+            "the host says so.",
+            limits=((1, RED),),
+            empty="No census",
+            width=6,
+        ),
+        Query(gained(metrics.TIME_WAIT_OVERFLOWS)),
     ),
 )
 WHERE: Final = (

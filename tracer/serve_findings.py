@@ -13,6 +13,7 @@ from tracer.detectors.close_wait_verdict import Verdict
 from tracer.detectors.listen_overflow import ListenOverflow
 from tracer.detectors.local_ports import LocalPorts
 from tracer.detectors.time_wait import TimeWait
+from tracer.detectors.time_wait_room import TimeWaitWatch
 from tracer.runs import tell
 from tracer.samples import capped, harmless
 from tracer.tcp import TcpState
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from tracer.detectors.close_wait_leak import CloseWaitFinding, CloseWaitReport
     from tracer.detectors.listen_overflow import ListenReport
     from tracer.detectors.local_ports import PortsFinding
-    from tracer.detectors.time_wait import TimeWaitFinding
+    from tracer.detectors.time_wait import TimeWaitFinding, TimeWaitTotal
     from tracer.metrics_declaration import Metric
     from tracer.samples import Labels, Samples
 
@@ -34,7 +35,12 @@ OF: Final = {
     "census": (metrics.SOCKETS,),
     "close_wait_leak": (metrics.CLOSE_WAIT_SUSPECTS, metrics.CLOSE_WAIT_OLDEST),
     "local_ports": (metrics.LOCAL_PORTS_USED, metrics.LOCAL_PORTS_AVAILABLE),
-    "time_wait": (metrics.TIME_WAIT_SOCKETS,),
+    "time_wait": (
+        metrics.TIME_WAIT_SOCKETS,
+        metrics.TIME_WAIT_USED,
+        metrics.TIME_WAIT_LIMIT,
+        metrics.TIME_WAIT_OVERFLOWS,
+    ),
     "listen_overflow": (
         metrics.ACCEPT_QUEUE_LENGTH,
         metrics.ACCEPT_QUEUE_LIMIT,
@@ -75,7 +81,8 @@ class Findings:
     def __init__(self) -> None:
         """Begin with no census."""
         self._leaks, self._ports = CloseWaitLeak(), LocalPorts()
-        self._waits, self._listeners = TimeWait(), ListenOverflow()
+        self._waits, self._room = TimeWait(), TimeWaitWatch()
+        self._listeners = ListenOverflow()
         self._values: dict[str, dict[Labels, float]] = {}
         self._up: dict[Labels, float] = {}
         self._told: set[str] = set()
@@ -86,7 +93,7 @@ class Findings:
         self._try("census", lambda: self._look_states(census))
         self._try("close_wait_leak", lambda: self._look_leaks(self._leaks.look(census)))
         self._try("local_ports", lambda: self._look_ports(self._ports.look(census)))
-        self._try("time_wait", lambda: self._look_waits(self._waits.look(census)[0]))
+        self._try("time_wait", lambda: self._look_waits(*self._waits.look(census)))
         self._try("listen_overflow", lambda: self._look_listeners(self._listeners.look(census)))
         return self._present(census.took_ns * 1e-9, at_s)
 
@@ -128,6 +135,9 @@ class Findings:
         self._values[metric.name], dropped = capped(metric, values)
         self._dropped[metric.name] += dropped
 
+    def _set_one(self, metric: Metric, value: float | None) -> None:
+        self._values[metric.name] = {} if value is None else {(): value}
+
     def _look_states(self, census: Census) -> None:
         counts: dict[Labels, float] = dict.fromkeys(metrics.SOCKETS.series, 0.0)
         states = census.states
@@ -153,10 +163,16 @@ class Findings:
         free = ((_towards(one), one.available or 0) for one in known)
         self._set(metrics.LOCAL_PORTS_AVAILABLE, free)
 
-    def _look_waits(self, findings: tuple[TimeWaitFinding, ...]) -> None:
+    def _look_waits(
+        self, findings: tuple[TimeWaitFinding, ...], totals: tuple[TimeWaitTotal, ...]
+    ) -> None:
         outbound = [one for one in findings if one.lport is None]
         counts = (((str(one.raddr), str(one.rport)), one.time_wait) for one in outbound)
         self._set(metrics.TIME_WAIT_SOCKETS, counts)
+        room = self._room.look(totals)
+        self._set_one(metrics.TIME_WAIT_USED, room.used)
+        self._set_one(metrics.TIME_WAIT_LIMIT, room.limit)
+        self._set_one(metrics.TIME_WAIT_OVERFLOWS, room.overflowed)
 
     def _look_listeners(self, report: ListenReport) -> None:
         rows = [((one.laddr, str(one.lport)), one.queue) for one in report.findings]
