@@ -126,7 +126,7 @@ ACCEPT_QUEUE_OVERFLOWS: Final = Metric(
     "fourwave_accept_queue_overflows_total",
     Type.COUNTER,
     Group.LISTENERS,
-    "Connections a listener dropped, as its socket counts them.",
+    "Connections that listeners dropped since they are watched, as their sockets count them.",
     ("laddr", "lport"),
     cap=50,
 )

@@ -16,6 +16,7 @@ from tracer.detectors.time_wait import TimeWait
 from tracer.detectors.time_wait_room import TimeWaitWatch
 from tracer.runs import tell
 from tracer.samples import capped, harmless
+from tracer.serve_totals import Totals
 from tracer.tcp import TcpState
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ class Findings:
         """Begin with no census."""
         self._leaks, self._ports = CloseWaitLeak(), LocalPorts()
         self._waits, self._room = TimeWait(), TimeWaitWatch()
-        self._listeners = ListenOverflow()
+        self._listeners, self._overflows = ListenOverflow(), Totals(metrics.ACCEPT_QUEUE_OVERFLOWS)
         self._values: dict[str, dict[Labels, float]] = {}
         self._up: dict[Labels, float] = {}
         self._told: set[str] = set()
@@ -132,7 +133,10 @@ class Findings:
             tell(text)
 
     def _set(self, metric: Metric, values: Iterable[tuple[Labels, float]]) -> None:
-        self._values[metric.name], dropped = capped(metric, values)
+        self._put(metric, *capped(metric, values))
+
+    def _put(self, metric: Metric, series: dict[Labels, float], dropped: int) -> None:
+        self._values[metric.name] = series
         self._dropped[metric.name] += dropped
 
     def _set_one(self, metric: Metric, value: float | None) -> None:
@@ -178,7 +182,10 @@ class Findings:
         rows = [((one.laddr, str(one.lport)), one.queue) for one in report.findings]
         self._set(metrics.ACCEPT_QUEUE_LENGTH, ((at, queue.accept_queue) for at, queue in rows))
         self._set(metrics.ACCEPT_QUEUE_LIMIT, ((at, queue.limit) for at, queue in rows))
-        self._set(metrics.ACCEPT_QUEUE_OVERFLOWS, ((at, queue.drops) for at, queue in rows))
+        found = {one.cookie: (one.laddr, str(one.lport)) for one in report.findings}
+        gains = [(at, report.grown.get(cookie, 0)) for cookie, at in found.items()]
+        rest = sum(gain for cookie, gain in report.grown.items() if cookie not in found)
+        self._put(metrics.ACCEPT_QUEUE_OVERFLOWS, *self._overflows.add(gains, rest))
 
 
 def _who(finding: CloseWaitFinding) -> Labels:

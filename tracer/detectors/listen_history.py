@@ -24,6 +24,8 @@ class Past:
     since_ns: int
     drops: int
     """At the first look."""
+    drops_now: int
+    """At the last one."""
     peak: int
     """Of the accept queue, at all looks."""
 
@@ -31,25 +33,43 @@ class Past:
 class ListenHistory:
     """Joins looks by socket cookie, namespaces by inode number; forgets what is gone."""
 
+    grown: Mapping[int, int]
+    """Drops between the last two looks, of listeners that had any."""
+
     def __init__(self) -> None:
+        self.grown = {}
+        self._complete = False
         self._past: dict[int, Past] = {}
         self._counters: dict[int, Mapping[str, int]] = {}
-        self._before: dict[int, tuple[int, int]] = {}
 
     def look(self, census: Census, listeners: Rows) -> None:
         """Take a look in."""
         past: dict[int, Past] = {}
-        columns = (listeners[name].tolist() for name in ("cookie", "drops", "accept_queue"))
-        for cookie, drops, queue in zip(*columns, strict=True):
+        grown: dict[int, int] = {}
+        columns = (
+            listeners[name].tolist() for name in ("cookie", "netns", "drops", "accept_queue")
+        )
+        for cookie, netns, drops, queue in zip(*columns, strict=True):
             if len(past) >= LISTENERS_MAX:
                 break
-            seen = self._past.get(cookie) or Past(census.mono_ns, drops, queue)
-            past[cookie] = Past(seen.since_ns, seen.drops, max(seen.peak, queue))
+            seen = self._past.get(cookie)
+            if growth := drops - self._drops_before(seen, netns, drops):
+                grown[cookie] = growth
+            seen = seen or Past(census.mono_ns, drops, drops, queue)
+            past[cookie] = Past(seen.since_ns, seen.drops, drops, max(seen.peak, queue))
+        self.grown = grown
+        self._complete = len(listeners) <= LISTENERS_MAX and not census.truncated
         self._past = past
         here = census.namespaces
         self._counters = {
             netns: self._counters.get(netns, facts.tcp_ext) for netns, facts in here.items()
         }
+
+    # Who was not there a look ago, where nobody was left out, is new: it began with none.
+    def _drops_before(self, seen: Past | None, netns: int, drops: int) -> int:
+        if seen:
+            return min(seen.drops_now, drops)
+        return 0 if self._complete and netns in self._counters else drops
 
     def of(self, cookie: int) -> Past | None:
         """Return what is remembered of a listener."""

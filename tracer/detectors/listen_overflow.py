@@ -21,6 +21,8 @@ from tracer.detectors.rows import in_state, text_of
 from tracer.tcp import TcpState
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import numpy.typing as npt
 
     from tracer.census import Census, Rows
@@ -56,6 +58,8 @@ class ListenReport:
     findings: tuple[ListenerFinding, ...]
     listeners: int
     namespaces: tuple[ListenNamespace, ...]
+    grown: Mapping[int, int]
+    """Drops since the look before, by cookie, of all listeners that had any."""
 
 
 class ListenOverflow:
@@ -78,7 +82,7 @@ class ListenOverflow:
             _finding(row, counts.queue(row), holders) for row in listeners[order[:FINDINGS_MAX]]
         ]
         findings.sort(key=lambda f: (-f.severity, -f.verdict, f.netns, f.lport, f.laddr, f.cookie))
-        return ListenReport(tuple(findings), len(listeners), namespaces)
+        return ListenReport(tuple(findings), len(listeners), namespaces, self._history.grown)
 
 
 class _Counts:
