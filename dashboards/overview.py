@@ -143,6 +143,28 @@ CLOSES: Final = (
         Query(rate(metrics.FIN_ACKS, "carrier"), "{{carrier}}"),
         stacked=True,
     ),
+    lines(
+        About(
+            "ACKs of peers' FINs",
+            "cps",
+            "Where the peer closed first. merged: our FIN carried it. "
+            "timer: the delayed-ACK timer sent it, as the application closed later. quick_route, "
+            "hole_filled, full_frame, repeated_fin: it could not wait. `fourwave explain "
+            "four_way` tells more.",
+        ),
+        Query(rate(metrics.FIN_ACK_FATES, "fate") + " > 0", "{{fate}}"),
+        stacked=True,
+    ),
+    lines(
+        About(
+            "Closes due for TIME_WAIT",
+            "cps",
+            "entered: this host closed first and keeps the port for a minute. orphaned: it waits "
+            "for the peer's FIN before. refused: there was no room, see Ports.",
+        ),
+        Query(rate(metrics.TIME_WAIT_ENTRIES, "how"), "{{how}}"),
+        stacked=True,
+    ),
 )
 RESETS: Final = (
     lines(
@@ -166,6 +188,27 @@ RESETS: Final = (
             "the peers with `fourwave watch --kind reset`.",
         ),
         Query(rate(metrics.RESETS, "cause", direction="received") + " > 0", "{{cause}}"),
+        stacked=True,
+    ),
+    lines(
+        About(
+            "Resets without a connection",
+            "cps",
+            "RSTs this host answers with where no connection is. no_socket: nobody listens at the "
+            "port, or somebody scans. time_wait: the peer goes on after the close. handshake: an "
+            "ACK of nothing, or a broken SYN. The summary of `fourwave watch` names the ports.",
+        ),
+        Query(rate(metrics.STRAY_RESETS, "cause"), "{{cause}}"),
+        stacked=True,
+    ),
+    lines(
+        About(
+            "Closes that lost data",
+            "cps",
+            "Bytes that were sent and not acknowledged, not sent yet, or not read. "
+            "`fourwave watch --json` has data_lost of each close, and who closed.",
+        ),
+        Query(rate(metrics.DATA_LOST_CLOSES, "kind"), "{{kind}}"),
         stacked=True,
     ),
 )

@@ -10,12 +10,32 @@ from __future__ import annotations
 
 from typing import Final
 
-from tracer.metrics_closes import CLOSE_WAIT, CLOSES, FIN_ACKS, RESETS, TEARDOWN
+from tracer.metrics_closes import (
+    CLOSE_WAIT,
+    CLOSES,
+    DATA_LOST_CLOSES,
+    FIN_ACK_FATES,
+    FIN_ACKS,
+    RESETS,
+    STRAY_RESETS,
+    TEARDOWN,
+    TIME_WAIT_ENTRIES,
+)
 from tracer.metrics_declaration import Fold, Group, Metric, Type
 from tracer.tcp import TcpState
 
 # Those of metrics_closes.py, which are to be had here like all others.
-__all__ = ("CLOSES", "CLOSE_WAIT", "FIN_ACKS", "RESETS", "TEARDOWN")
+__all__ = (
+    "CLOSES",
+    "CLOSE_WAIT",
+    "DATA_LOST_CLOSES",
+    "FIN_ACKS",
+    "FIN_ACK_FATES",
+    "RESETS",
+    "STRAY_RESETS",
+    "TEARDOWN",
+    "TIME_WAIT_ENTRIES",
+)
 
 DETECTORS: Final = (
     "closes",
@@ -211,7 +231,11 @@ BUILD: Final = Metric(
 METRICS: Final = (
     CLOSES,
     FIN_ACKS,
+    FIN_ACK_FATES,
+    TIME_WAIT_ENTRIES,
     RESETS,
+    STRAY_RESETS,
+    DATA_LOST_CLOSES,
     TEARDOWN,
     CLOSE_WAIT,
     SOCKETS,

@@ -6,7 +6,10 @@ from __future__ import annotations
 from typing import Final
 
 from tracer.metrics_declaration import Group, Metric, Type, Values, label_of
-from tracer.tcp import Cause, FinAck, Handshake, Kind
+from tracer.tcp import ENDED_EARLY, AckFate, Cause, FinAck, Handshake, Kind, Stray, TimeWait
+
+UNTOLD: Final = "unknown"
+"""Cause of stray RSTs that were too many to be told apart."""
 
 
 # A handshake needs two FINs, and crossing FINs make their own: what else cannot be is left out.
@@ -55,6 +58,38 @@ RESETS: Final = Metric(
     "Closes in which a RST was sent by this host or received from the peer, by cause.",
     ("direction", "cause"),
     _resets(),
+)
+STRAY_RESETS: Final = Metric(
+    "fourwave_stray_resets_total",
+    Type.COUNTER,
+    Group.CLOSES,
+    "RSTs this host sent for segments of no connection, by what was there instead.",
+    ("cause",),
+    (*((stray.name.lower(),) for stray in Stray if stray), (UNTOLD,)),
+)
+DATA_LOST_CLOSES: Final = Metric(
+    "fourwave_data_lost_closes_total",
+    Type.COUNTER,
+    Group.CLOSES,
+    "Closes in which bytes were lost, by kind; those of which it is not known are left out.",
+    ("kind",),
+    tuple((label_of(kind),) for kind in ENDED_EARLY),
+)
+FIN_ACK_FATES: Final = Metric(
+    "fourwave_fin_ack_fates_total",
+    Type.COUNTER,
+    Group.CLOSES,
+    "ACKs of the peer's FIN where the peer closed first, by when and why they left.",
+    ("fate",),
+    tuple((label_of(fate),) for fate in AckFate if fate),
+)
+TIME_WAIT_ENTRIES: Final = Metric(
+    "fourwave_time_wait_entries_total",
+    Type.COUNTER,
+    Group.CLOSES,
+    "Closes that were due for TIME_WAIT, by what came of it; refused: there was no room.",
+    ("how",),
+    tuple((label_of(how),) for how in TimeWait),
 )
 TEARDOWN: Final = Metric(
     "fourwave_teardown_seconds",

@@ -4,13 +4,16 @@
 from __future__ import annotations
 
 import platform
-from typing import TYPE_CHECKING, Any
+from collections import Counter
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tracer import __version__, metrics
+from tracer.metrics_closes import UNTOLD
 from tracer.metrics_declaration import label_of
 from tracer.samples import Buckets, Samples, harmless
 from tracer.serve_findings import Present
 from tracer.tally import Durations, Tally
+from tracer.tcp import FinAck, Labelled
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -18,6 +21,8 @@ if TYPE_CHECKING:
     from tracer.aggregator import Snapshot
     from tracer.samples import Labels
     from tracer.tcp import HostFacts
+
+Member = TypeVar("Member", bound=Labelled)
 
 
 class Composer:
@@ -60,11 +65,13 @@ class Composer:
             (label_of(kind), label_of(shake)): float(count)
             for (kind, shake), count in snapshot.closes.items()
         }
-        carriers: dict[Labels, float] = {
-            (label_of(how),): float(n) for how, n in snapshot.fin_acks.items() if how
-        }
         made.put(metrics.CLOSES, closes)
-        made.put(metrics.FIN_ACKS, carriers)
+        made.put(metrics.FIN_ACKS, _by_label(snapshot.fin_acks, but=FinAck.NONE))
+        made.put(metrics.FIN_ACK_FATES, _by_label(snapshot.ack_fates))
+        made.put(metrics.TIME_WAIT_ENTRIES, _by_label(snapshot.time_wait))
+        lost = {kind: n for (kind, lost), n in snapshot.data_lost.items() if lost}
+        made.put(metrics.DATA_LOST_CLOSES, _by_label(lost))
+        made.put(metrics.STRAY_RESETS, _strays(snapshot))
         made.put(metrics.RESETS, {labels: float(n) for labels, n in self.tally.resets().items()})
         made.put_one(metrics.LOCAL_PORTS_EXHAUSTED, self.tally.without_port)
         made.histograms[metrics.TEARDOWN.name] = _buckets(self.tally.teardown)
@@ -78,6 +85,17 @@ class Composer:
         made.put(metrics.PROGRAM_RUNS, _program_figures(totals, "run_cnt", 1))
         made.put(metrics.HOOK, self._hooks)
         made.put(metrics.BUILD, self._build)
+
+
+def _by_label(counts: Mapping[Member, int], but: Member | None = None) -> dict[Labels, float]:
+    return {(label_of(one),): float(n) for one, n in counts.items() if one is not but}
+
+
+def _strays(snapshot: Snapshot) -> dict[Labels, float]:
+    counts: Counter[str] = Counter({UNTOLD: snapshot.kernel.get("strays_lost", 0)})
+    for stray in snapshot.strays:
+        counts[stray.cause.name.lower()] += stray.resets
+    return {(cause,): float(n) for cause, n in counts.items()}
 
 
 def _buckets(durations: Durations) -> Buckets:

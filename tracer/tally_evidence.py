@@ -13,7 +13,7 @@ import numpy as np
 from tracer.classify_ack import FATE_OF, IS_ALONE, fates_alone
 from tracer.classify_loss import lost_early
 from tracer.columns import Rows
-from tracer.tcp import TW_NONE, AckFate, Kind, TcpState, TimeWait
+from tracer.tcp import ENDED_EARLY, TW_NONE, AckFate, Kind, TcpState, TimeWait
 from tracer.verdict import FALSE, NULL, RULES, TRUE, Reason
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from tracer.wire import Records
 
 TRISTATES: Final = {FALSE: False, TRUE: True, NULL: None}
-ENDED_EARLY: Final = (Kind.ABORT, Kind.RESET, Kind.TIMEOUT)
 
 
 def _where(*kinds: Kind, also: tuple[Reason, ...] = ()) -> NDArray[np.bool_]:

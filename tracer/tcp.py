@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import IntEnum, IntFlag
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -59,6 +59,10 @@ class Kind(Labelled):
     TIMEOUT = 6
     REFUSED = 7
     ATTEMPT_FAILED = 8
+
+
+ENDED_EARLY: Final = (Kind.ABORT, Kind.RESET, Kind.TIMEOUT)
+"""Connections that ended without two FINs, and so may have lost data."""
 
 
 class Handshake(Labelled):
