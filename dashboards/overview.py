@@ -150,7 +150,7 @@ CLOSES: Final = (
             "Where the peer closed first. merged: our FIN carried it. "
             "timer: the delayed-ACK timer sent it, as the application closed later. quick_route, "
             "hole_filled, full_frame, repeated_fin: it could not wait. `fourwave explain "
-            "four_way` tells more.",
+            "delayed_ack` tells more.",
         ),
         Query(rate(metrics.FIN_ACK_FATES, "fate") + " > 0", "{{fate}}"),
         stacked=True,
@@ -206,7 +206,8 @@ RESETS: Final = (
             "Closes that lost data",
             "cps",
             "Bytes that were sent and not acknowledged, not sent yet, or not read. "
-            "`fourwave watch --json` has data_lost of each close, and who closed.",
+            "`fourwave watch --json` has data_lost of each close, and who closed; "
+            "`fourwave explain data_lost` tells more.",
         ),
         Query(rate(metrics.DATA_LOST_CLOSES, "kind"), "{{kind}}"),
         stacked=True,
