@@ -37,6 +37,7 @@ OPTIONS: Final = {
     "slots": 1,
     "conn_max": 1,
     "cpu_slots": 1,
+    "strays_max": 1,
     "sweep_slots": 1,
 }
 

@@ -487,6 +487,7 @@ def test_a_refused_iterator_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_sets_are_loaded_as_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(load, "check_privilege", lambda: None)
+    monkeypatch.setattr(load, "bcc_file", lambda: "/bcc/__init__.py 1 2")
     monkeypatch.setattr(load, "read_btf", lambda: None)
     answers = {name: ({name: 1}, {f"{name}:fd": 7}) for name in load.SETS}
     for name in load.SETS:

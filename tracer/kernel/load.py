@@ -76,6 +76,8 @@ def load(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, int]]:
     Raises StageError.
     """
     check_privilege()
+    if not bcc_file():
+        import_bcc()  # says what is wrong, and that another Python may have it
     btf = read_btf()
     manifest: dict[str, Any] = {"python": platform.python_version()}
     fds: dict[str, int] = {}
