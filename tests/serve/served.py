@@ -141,3 +141,12 @@ def make_closes(count: int) -> None:
         for _ in range(count):
             with socket.create_connection(server.getsockname()):
                 server.accept()[0].close()
+
+
+def refused(count: int) -> None:
+    """Connect so often to a port on loopback where nobody listens."""
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        for _ in range(count):
+            with socket.socket() as client:
+                client.connect_ex(closed.getsockname())

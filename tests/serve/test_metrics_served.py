@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Final
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
-from tests.serve.served import make_closes, make_every_kind, until
+from tests.serve.crowd import ROOM, crowded
+from tests.serve.served import make_closes, make_every_kind, refused, until
 from tracer.metrics import METRICS
 from tracer.tcp import Kind
 
@@ -53,6 +54,36 @@ def test_totals_add_up(prometheus: Prometheus) -> None:
     # Records wait for a RST, totals do not: on a host that never rests, a few are on their way.
     apart = f"abs(sum({seen}) - ({parts})) / sum({seen})"
     assert until(lambda: (prometheus.value(apart) or 0) < ON_THEIR_WAY, 30)
+
+
+def test_what_became_of_acks_data_and_time_wait(served: Served) -> None:
+    """Each of these counters moves with a close made for it."""
+    make_every_kind()
+    refused(20)
+    told = {
+        "fourwave_fin_ack_fates_total": {"fate": "merged"},
+        "fourwave_time_wait_entries_total": {"how": "entered"},
+        "fourwave_data_lost_closes_total": {"kind": "abort"},
+    }
+    for name, labels in told.items():
+        assert until(lambda name=name, labels=labels: served.total(name, **labels)), name
+    strays = "fourwave_stray_resets_total"
+    assert until(lambda: served.total(strays, cause="no_socket") >= 20), served.said()
+
+
+def test_a_namespace_without_room_for_time_wait(served: Served) -> None:
+    """What is refused while it is watched counts, and stays when the namespace goes."""
+    overflows = "fourwave_time_wait_overflows_total"
+    before = served.total(overflows)
+    with crowded() as crowd:
+        crowd.close(30)
+        assert until(lambda: served.total("fourwave_time_wait_limit") == ROOM), served.said()
+        crowd.close(30)
+        assert until(lambda: served.total(overflows) >= before + 30), served.said()
+        assert served.total("fourwave_time_wait_used") == ROOM
+        gained = served.total(overflows)
+    assert until(lambda: served.total("fourwave_time_wait_limit") > ROOM)
+    assert served.total(overflows) >= gained
 
 
 def test_every_family_is_declared_and_every_declared_series_is_there(served: Served) -> None:
