@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from tracer.aggregator import Snapshot
     from tracer.batch import Batch
+    from tracer.classify_graceful import Reasons
     from tracer.close import Close
     from tracer.recording import RecordingWriter
     from tracer.session_live import Stop
@@ -86,7 +87,8 @@ class Session:
     `ask_names` answers which paths cgroup ids have; a recording brings the answers along.
     `meanwhile` is called every few closes shown: a person's line takes a hundred times
     longer to make than a close takes to come. `warn` is told when closes were lost, as
-    soon as that is known. `counted` is given all closes that were counted, as arrays.
+    soon as that is known. `counted` is given all closes that were counted and the Reason
+    of each, as arrays.
     """
 
     def __init__(
@@ -100,7 +102,7 @@ class Session:
         ask_names: Callable[[Iterable[int]], Batch] | None = None,
         meanwhile: Callable[[], object] | None = None,
         warn: Callable[[str], object] | None = None,
-        counted: Callable[[Records, Verdicts], object] | None = None,
+        counted: Callable[[Records, Reasons], object] | None = None,
     ) -> None:
         self._host = host
         self._view = view
@@ -200,7 +202,7 @@ class Session:
         self.totals.add(reasons)
         self.totals.tally.add(closes, reasons)
         if self._counted is not None:
-            self._counted(closes, verdicts_of(closes, reasons))
+            self._counted(closes, reasons)
         if self._view is not None and len(closes):
             self._show(self._view, closes, verdicts_of(closes, reasons))
 

@@ -13,24 +13,23 @@ from tracer.verdict import Reason
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from tracer.verdict import Verdicts
     from tracer.wire import Records
 
 _NEVER = np.iinfo(np.uint64).max
+_ONE = np.uint64(1)
 _IN_CLOSE_WAIT = 1 << TcpState.CLOSE_WAIT
 
 
-def teardown_ns(closes: Records, verdicts: Verdicts) -> NDArray[np.uint64]:
+def teardown_ns(closes: Records, reasons: NDArray[np.uint8]) -> NDArray[np.uint64]:
     """Return first FIN or RST to CLOSE of those closes that had either."""
+    received = _moments(closes["rst_received_ns"])
     # To data after close the kernel calls tcp_reset() on itself: no RST came from the peer.
-    received = np.where(
-        verdicts["reason"] == int(Reason.DATA_AFTER_CLOSE), 0, closes["rst_received_ns"]
-    )
-    first = _moments(received)
+    received[reasons == int(Reason.DATA_AFTER_CLOSE)] = _NEVER
+    first = received
     for name in ("fin_received_ns", "fin_sent_ns", "rst_sent_ns"):
         np.minimum(first, _moments(closes[name]), out=first)
     known = first != _NEVER
-    return _span(first[known], closes["closed_ns"][known])
+    return _span(first[known] + _ONE, closes["closed_ns"][known])
 
 
 def close_wait_ns(closes: Records) -> NDArray[np.uint64]:
@@ -43,9 +42,9 @@ def close_wait_ns(closes: Records) -> NDArray[np.uint64]:
     return _span(start[known], np.where(sent == 0, closes["closed_ns"][known], sent))
 
 
-# 0 is "never seen": later than everything.
+# Less one: 0, "never seen", becomes later than everything.
 def _moments(times_ns: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    return np.where(times_ns == 0, _NEVER, times_ns)
+    return times_ns - _ONE
 
 
 # A RST may follow CLOSE by microseconds: never negative.

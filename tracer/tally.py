@@ -14,23 +14,26 @@ import numpy as np
 from tracer.metrics import CLOSE_WAIT, TEARDOWN
 from tracer.metrics_declaration import Metric, label_of
 from tracer.spans import close_wait_ns, teardown_ns
-from tracer.tcp import Cause, Kind
-from tracer.verdict import Reason
+from tracer.tcp import Cause, Kind, RstFlag
+from tracer.verdict import Reason, column_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from tracer.verdict import Verdicts
     from tracer.wire import Records
 
-_CAUSES: Final = max(Cause) + 1
+_WE_SENT: Final = int(RstFlag.SENT_ACTIVE | RstFlag.SENT_REPLY)
+_CAUSE: Final = column_of("cause")
 _RST_CAME: Final = (
     Reason.RST_RECEIVED,
     Reason.RST_INFERRED,
     Reason.SYN_REFUSED,
     Reason.SYN_RECV_RESET,
 )
-_BY_PEER: Final = np.isin(np.arange(256), [int(reason) for reason in _RST_CAME])
+_RECEIVED: Final = np.isin(np.arange(256), [int(reason) for reason in _RST_CAME])
+# An abort whose RST was not seen is one all the same: the rule proved it.
+_SENT: Final = column_of("kind") == int(Kind.ABORT)
+_EITHER: Final = _RECEIVED | _SENT
 
 
 class Durations:
@@ -65,27 +68,29 @@ class Tally:
     close_wait: Durations = field(default_factory=lambda: Durations(CLOSE_WAIT))
     without_port: int = 0
     """connect() calls that found no free local port."""
-    _sent: NDArray[np.int64] = field(default_factory=lambda: np.zeros(_CAUSES, np.int64))
-    _received: NDArray[np.int64] = field(default_factory=lambda: np.zeros(_CAUSES, np.int64))
+    _by_reason: NDArray[np.int64] = field(default_factory=lambda: np.zeros(256, np.int64))
+    _sent_besides: NDArray[np.int64] = field(default_factory=lambda: np.zeros(256, np.int64))
 
-    def add(self, closes: Records, verdicts: Verdicts) -> None:
-        """Count closes and what they were judged to be."""
-        self.teardown.add(teardown_ns(closes, verdicts))
+    def add(self, closes: Records, reasons: NDArray[np.uint8]) -> None:
+        """Count closes and what judge() said of them."""
+        self.teardown.add(teardown_ns(closes, reasons))
         self.close_wait.add(close_wait_ns(closes))
-        never_sent = verdicts["reason"] == int(Reason.SYN_NEVER_SENT)
-        self.without_port += int(np.count_nonzero(never_sent & (closes["lport"] == 0)))
-        cause = verdicts["cause"]
-        received = _BY_PEER[verdicts["reason"]]
-        # An abort whose RST was not seen is one all the same: the rule proved it.
-        sent = (verdicts["rst_sent"] != 0) | (verdicts["kind"] == int(Kind.ABORT))
-        self._received += np.bincount(cause[received], minlength=_CAUSES)
-        self._sent += np.bincount(cause[sent & ~received], minlength=_CAUSES)
+        counts = np.bincount(reasons, minlength=256)
+        self._by_reason += counts
+        if counts[Reason.SYN_NEVER_SENT]:
+            never_sent = reasons == int(Reason.SYN_NEVER_SENT)
+            self.without_port += int(np.count_nonzero(closes["lport"][never_sent] == 0))
+        besides = reasons[(closes["rst_flags"] & _WE_SENT) != 0]
+        if len(besides):
+            self._sent_besides += np.bincount(besides[~_EITHER[besides]], minlength=256)
 
     def resets(self) -> dict[tuple[str, str], int]:
         """Return the counts that are not zero by (direction, cause)."""
-        both = (("sent", self._sent), ("received", self._received))
-        return {
-            (direction, label_of(Cause(cause))): int(counts[cause])
-            for direction, counts in both
-            for cause in np.flatnonzero(counts).tolist()
-        }
+        received = np.where(_RECEIVED, self._by_reason, 0)
+        sent = np.where(_SENT, self._by_reason, 0) + self._sent_besides
+        found: dict[tuple[str, str], int] = {}
+        for direction, counts in (("sent", sent), ("received", received)):
+            for reason in np.flatnonzero(counts).tolist():
+                key = direction, label_of(Cause(int(_CAUSE[reason])))
+                found[key] = found.get(key, 0) + int(counts[reason])
+        return found

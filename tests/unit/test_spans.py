@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit import builders as b
-from tracer.classify import classify
+from tracer.classify import classify, judge
 from tracer.close import closes_from
 from tracer.metrics import TEARDOWN
 from tracer.spans import close_wait_ns, teardown_ns
@@ -40,7 +40,7 @@ def test_arrays_say_what_closes_say(rows: list[tuple[int, int, int, int, int, bo
     closes = closes_from(records, verdicts, b.HOST, {}, 0)
     teardowns = [close.teardown_us for close in closes if close.teardown_us is not None]
     waits = [close.close_wait_us for close in closes if close.close_wait_us is not None]
-    assert (teardown_ns(records, verdicts) // 1000).tolist() == teardowns
+    assert (teardown_ns(records, verdicts["reason"]) // 1000).tolist() == teardowns
     assert (close_wait_ns(records) // 1000).tolist() == waits
 
 
@@ -54,7 +54,7 @@ def test_a_bound_belongs_to_its_bucket() -> None:
 
 def tallied(records: Records) -> Tally:
     tally = Tally()
-    tally.add(records, classify(records, b.HOST))
+    tally.add(records, judge(records, b.HOST))
     return tally
 
 
@@ -90,10 +90,8 @@ def test_a_connect_without_a_port_is_counted(lport: int, counted: int) -> None:
         states_seen=b.mask(TcpState.SYN_SENT),
         lport=lport,
     )
-    verdicts = classify(record, b.HOST)
-    verdicts["reason"] = Reason.SYN_NEVER_SENT
     tally = Tally()
-    tally.add(record, verdicts)
+    tally.add(record, np.array([Reason.SYN_NEVER_SENT], np.uint8))
     assert tally.without_port == counted
 
 

@@ -15,7 +15,9 @@ from tracer.close_text import address, comm
 from tracer.verdict import Reason
 
 if TYPE_CHECKING:
-    from tracer.verdict import Verdicts
+    import numpy as np
+    from numpy.typing import NDArray
+
     from tracer.wire import Records
 
 KEYS_MAX: Final = 10_000  # processes and destinations told apart; more are counted together
@@ -42,9 +44,9 @@ class PortFailures:
         self._counts: Counter[_Key] = Counter()
         self.left_out = 0
 
-    def add(self, closes: Records, verdicts: Verdicts) -> None:
+    def add(self, closes: Records, reasons: NDArray[np.uint8]) -> None:
         """Count those among the closes."""
-        no_port = (verdicts["reason"] == Reason.SYN_NEVER_SENT) & (closes["lport"] == 0)
+        no_port = (reasons == Reason.SYN_NEVER_SENT) & (closes["lport"] == 0)
         for row in closes[no_port]:
             key = (
                 int(row["netns"]),
