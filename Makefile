@@ -55,8 +55,8 @@ docs: setup-test  ## Write again what is generated: docs, dashboards, the manual
 	@$(AS_USER) $(BIN)/python packaging/manual.py
 	@$(AS_USER) $(BIN)/python -m dashboards.make
 
-bench: setup-bench  ## What tracing costs here, beside bcc's tools and bpftrace (root, minutes)
-	@$(SUDO) $(BIN)/python tests/bench/run.py $(ARGS)
+bench: setup-bench  ## What tracing costs here, beside bcc's tools and bpftrace (root, 20 minutes)
+	@$(SUDO) $(BIN)/python -m tests.bench.run --docs $(ARGS)
 
 bench-census: setup-bench  ## What a census costs here, beside ss (root, a minute)
 	@$(SUDO) $(BIN)/python tests/bench/census.py $(ARGS)

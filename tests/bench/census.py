@@ -52,7 +52,7 @@ def side_by_side(
     command = ns.command("sh", "-c", f"ss {options} | wc -l")
     wish = {"owners": False, **wishes}
     source.take({ns.inum}, **wish)
-    before = meters.memory_kb(os.getpid())
+    before = meters.memory_kb((os.getpid(),))
     ours, theirs = [], []
     for _ in range(rounds):
         ours.append(milliseconds(lambda: source.take({ns.inum}, **wish)))
@@ -67,7 +67,7 @@ def side_by_side(
         f"ss {options} ms": round(statistics.median(theirs), 1),
         "ratio": round(statistics.median(ours) / statistics.median(theirs), 3),
         "memory_kb_before": before,
-        "memory_kb_after": meters.memory_kb(os.getpid()),
+        "memory_kb_after": meters.memory_kb((os.getpid(),)),
     }
 
 

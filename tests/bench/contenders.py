@@ -9,8 +9,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
-from contextlib import contextmanager
+import urllib.request
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
 READY_SECONDS: Final = 60.0  # bpftrace and bcc compile for seconds on a slow machine
 STOP_SECONDS: Final = 30.0
+SCRAPE_EVERY_SECONDS: Final = 1.0  # fifteen times as often as Prometheus does by default
 FOURWAVE: Final = (sys.executable, "-m", "tracer")
 
 
@@ -46,6 +49,7 @@ class Contender:
     command: tuple[str, ...]
     ours: bool = False  # says "ready" on stderr, and a summary at the end
     line: re.Pattern[bytes] | None = None  # what on stdout stands for one closed connection
+    scraped: bool = False  # its ready line names where
 
 
 # The shortest that a user would write: one line per close, without pairing or times.
@@ -60,6 +64,14 @@ CONTENDERS: Final = (
     Contender("fourwave summary", (*FOURWAVE, "watch", "--summary"), ours=True),
     Contender("fourwave json", (*FOURWAVE, "watch", "--json"), ours=True),
     Contender("fourwave record", (*FOURWAVE, "record", "--force", "{out}/closes.rec"), ours=True),
+    Contender(
+        "fourwave serve",
+        (*FOURWAVE, "serve", "--listen", "127.0.0.1:0"),
+        ours=True,
+        scraped=True,
+    ),
+    Contender("libbpf tcplife", ("tcplife",), line=BY_LOAD),
+    Contender("libbpf tcpstates", ("tcpstates",), line=re.compile(rb"127\.1\..*-> CLOSE ")),
     Contender("bcc tcplife", ("tcplife-bpfcc",), line=BY_LOAD),
     Contender("bcc tcpstates", ("tcpstates-bpfcc",), line=re.compile(rb"127\.1\..*-> CLOSE ")),
     Contender("bpftrace tcplife", ("bpftrace", "/usr/sbin/tcplife.bt"), line=BY_LOAD),
@@ -88,9 +100,15 @@ class Running:
         self.ready_seconds = (time.monotonic_ns() - started_ns) / 1e9
 
     @property
-    def pid(self) -> int:
-        """The process that stays, whose cost is measured."""
-        return self._process.pid
+    def pids(self) -> tuple[int, ...]:
+        """The processes that stay, whose cost is measured."""
+        return meters.family(self._process.pid)
+
+    @property
+    def url(self) -> str:
+        """Where to scrape it."""
+        address = re.search(r"127\.0\.0\.1:\d+", self._err.read_text())
+        return f"http://{address[0]}/metrics" if address else ""
 
     def stop(self) -> None:
         """Interrupt it and wait; kills it when it does not end."""
@@ -140,7 +158,7 @@ class Running:
     def _is_ready(self) -> bool:
         if self.contender.ours:
             return any(line.startswith("ready") for line in self._err.read_text().splitlines())
-        if not meters.program_ids(self.pid):
+        if not meters.program_ids(self.pids):
             return False
         time.sleep(1.0)  # attaching goes on after the first program is loaded
         return True
@@ -167,8 +185,27 @@ def running(contender: Contender, scratch: Path) -> Iterator[Running]:
     """Start a contender, wait until it is attached, stop it at the end; raises NotHere."""
     process = Running(contender, scratch)
     try:
-        yield process
+        with _scraping(process.url) if contender.scraped else nullcontext():
+            yield process
     except (ProcessLookupError, FileNotFoundError) as gone:
         raise NotHere(process.last_words()) from gone
     finally:
         process.stop()
+
+
+@contextmanager
+def _scraping(url: str) -> Iterator[None]:
+    done = threading.Event()
+
+    def scrape() -> None:
+        while not done.wait(SCRAPE_EVERY_SECONDS):
+            with urllib.request.urlopen(url, timeout=10) as answer:  # noqa: S310
+                answer.read()
+
+    thread = threading.Thread(target=scrape)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()

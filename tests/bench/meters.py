@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
 BPF_SYSCALL: Final = {"x86_64": 321, "aarch64": 280}
 BPF_PROG_GET_FD_BY_ID: Final = 13
@@ -48,8 +48,24 @@ class CpuTime:
         )
 
 
-def cpu_time(pid: int) -> CpuTime:
-    """Read /proc/PID/stat and the schedstat of its threads."""
+def family(pid: int) -> tuple[int, ...]:
+    """Return a process and all that descend from it; it costs what they cost together."""
+    threads = Path(f"/proc/{pid}/task").iterdir()
+    children = [int(child) for one in threads for child in (one / "children").read_text().split()]
+    return (pid, *(one for child in children for one in family(child)))
+
+
+def cpu_time(pids: Collection[int]) -> CpuTime:
+    """Read /proc/PID/stat and the schedstat of the threads of each, and add up."""
+    each = [_cpu_time(pid) for pid in pids]
+    return CpuTime(
+        sum(one.user_seconds for one in each),
+        sum(one.system_seconds for one in each),
+        sum(one.total_seconds for one in each),
+    )
+
+
+def _cpu_time(pid: int) -> CpuTime:
     # Fields are counted after the command's closing bracket: it may hold spaces.
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     ran_ns = sum(
@@ -60,11 +76,20 @@ def cpu_time(pid: int) -> CpuTime:
     return CpuTime(user, system, ran_ns / 1e9)
 
 
-def memory_kb(pid: int) -> dict[str, int]:
-    """Return rss, pss and anonymous of smaps_rollup, and the highest rss so far."""
+def memory_kb(pids: Collection[int]) -> dict[str, int]:
+    """Return rss, pss and anonymous of smaps_rollup, and the highest rss so far.
+
+    Of several processes the sums: rss then counts what they share more than once.
+    """
+    each = [_memory_kb(pid) for pid in pids]
+    sums = {name: sum(one[name] for one in each) for name in each[0]}
+    return {**sums, "bpf_maps": map_memory_kb(pids)}
+
+
+def _memory_kb(pid: int) -> dict[str, int]:
     rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
     status = Path(f"/proc/{pid}/status").read_text()
-    found = {
+    return {
         name: int(re.findall(rf"^{field}:\s+(\d+) kB", text, re.MULTILINE)[0])
         for name, field, text in (
             ("rss", "Rss", rollup),
@@ -73,32 +98,31 @@ def memory_kb(pid: int) -> dict[str, int]:
             ("highest_rss", "VmHWM", status),
         )
     }
-    return {**found, "bpf_maps": map_memory_kb(pid)}
 
 
-# The text of every fdinfo of a process; an fd may be closed while we look.
-def _fdinfos(pid: int) -> Iterator[str]:
-    for path in Path(f"/proc/{pid}/fdinfo").iterdir():
+# The text of every fdinfo of these processes; an fd may be closed while we look.
+def _fdinfos(pids: Collection[int]) -> Iterator[str]:
+    for path in (path for pid in pids for path in Path(f"/proc/{pid}/fdinfo").iterdir()):
         try:
             yield path.read_text()
         except OSError:
             continue
 
 
-def map_memory_kb(pid: int) -> int:
-    """Return what the kernel holds for the maps whose fds a process has."""
+def map_memory_kb(pids: Collection[int]) -> int:
+    """Return what the kernel holds for the maps whose fds these processes have, each once."""
     bytes_by_map = {
         int(info.split("map_id:")[1].split()[0]): int(info.split("memlock:")[1].split()[0])
-        for info in _fdinfos(pid)
+        for info in _fdinfos(pids)
         if "map_id:" in info and "memlock:" in info
     }
     return sum(bytes_by_map.values()) // 1024
 
 
-def program_ids(pid: int) -> set[int]:
-    """Return the ids of the programs a process has an fd or a link of."""
+def program_ids(pids: Collection[int]) -> set[int]:
+    """Return the ids of the programs these processes have an fd or a link of."""
     return {
-        int(number) for info in _fdinfos(pid) for number in re.findall(r"prog_id:\s+(\d+)", info)
+        int(number) for info in _fdinfos(pids) for number in re.findall(r"prog_id:\s+(\d+)", info)
     }
 
 

@@ -7,6 +7,8 @@ import statistics
 import sys
 from typing import TYPE_CHECKING, Any
 
+from tests.bench.machine import described
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -22,6 +24,20 @@ def spread(values: Sequence[float], digits: int = 2) -> str:
         return "-"
     low, middle, high = min(values), statistics.median(values), max(values)
     return f"{low:.{digits}f} {middle:.{digits}f} {high:.{digits}f}"
+
+
+def kept(figures: dict[str, Any]) -> str:
+    """Return the median of the blocks and its interval."""
+    if not figures["kept_interval"]:
+        return "-"
+    low, middle, high = figures["kept_interval"]
+    return f"{middle:.3f} ({low:.3f} to {high:.3f})"
+
+
+def predicted(figures: dict[str, Any]) -> str:
+    """Return what the samples say will be kept."""
+    share = figures["kept_predicted"]
+    return "-" if share is None else f"{share:.3f}"
 
 
 def bpf_ns_per_run(figures: dict[str, Any]) -> str:
@@ -66,10 +82,12 @@ def megabytes(name: str) -> Callable[[dict[str, Any]], str]:
 
 
 COLUMNS: tuple[tuple[str, Callable[[dict[str, Any]], str]], ...] = (
-    ("KEPT min med max", lambda figures: spread(figures["kept"], 3)),
+    ("KEPT (95 %)", kept),
+    ("BY SAMPLES", predicted),
+    ("P50 RATIO", lambda figures: spread(figures["round_trip_p50"])),
     ("P99 RATIO", lambda figures: spread(figures["round_trip_p99"])),
     ("USER us/close", lambda figures: spread(figures["user_us_per_close"])),
-    ("CPU us/close", lambda figures: spread(figures["cpu_us_per_close"])),
+    ("SYSTEM us/close", lambda figures: spread(figures["system_us_per_close"])),
     ("BPF ns/run", bpf_ns_per_run),
     ("ns/close", bpf_ns_per_close),
     ("LOST", lost),
@@ -100,14 +118,12 @@ def table(results: dict[str, Any]) -> str:
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in cells
     ]
-    facts = results["machine"]
-    title = (
-        f"Linux {facts['kernel']} {facts['architecture']}, {facts['processors']} x {facts['model']}"
-    )
-    return "\n".join([title, " ".join(results["load"]), "", *lines, *_notes(results)])
+    title = described(results["machine"])
+    return "\n".join([title, " ".join(results["load"]), "", *lines, *notes(results)])
 
 
-def _notes(results: dict[str, Any]) -> list[str]:
+def notes(results: dict[str, Any]) -> list[str]:
+    """Return sentences on the long run, and on who did not run."""
     lines = [""]
     if volume := results["volume"]:
         accounts = ", ".join(f"{name} {count:,}" for name, count in volume["accounts"].items())

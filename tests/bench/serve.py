@@ -17,7 +17,7 @@ from typing import Any, Final
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tests.bench import load
+from tests.bench import load, meters
 from tests.bench.census import crowd
 from tests.serve.served import Served, until
 from tests.truth.netns import namespace
@@ -31,33 +31,22 @@ def processes(served: Served) -> dict[str, int]:
     return {"tracer": served.process.pid, **served.children()}
 
 
-def memory_kb(pid: int) -> dict[str, int]:
-    """Return resident, proportional and anonymous memory."""
-    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
-    fields = {key: int(value.split()[0]) for key, value in (line.split(":") for line in lines)}
-    return {key: fields[key] for key in ("Rss", "Pss", "Pss_Anon", "Anonymous")}
-
-
-def cpu_ns(pid: int) -> int:
-    """Return the CPU time of all threads."""
-    tasks = Path(f"/proc/{pid}/task").iterdir()
-    return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks)
-
-
 def idle(seconds: float) -> dict[str, Any]:
     """Measure CPU and memory of a server that nobody asks, with the default timetable."""
     with Served() as served:
         time.sleep(5)
         pids = processes(served)
-        before = {name: cpu_ns(pid) for name, pid in pids.items()}
+        before = {name: meters.cpu_time((pid,)).total_seconds for name, pid in pids.items()}
         closes = served.total("fourwave_closes_seen_total")
         time.sleep(seconds)
-        used = {name: cpu_ns(pid) - before[name] for name, pid in pids.items()}
+        used = {
+            name: meters.cpu_time((pid,)).total_seconds - before[name] for name, pid in pids.items()
+        }
         return {
-            "cpu_percent": {n: round(ns / seconds / 1e7, 3) for n, ns in used.items()},
-            "cpu_percent_together": round(sum(used.values()) / seconds / 1e7, 3),
+            "cpu_percent": {n: round(spent / seconds * 100, 3) for n, spent in used.items()},
+            "cpu_percent_together": round(sum(used.values()) / seconds * 100, 3),
             "closes_meanwhile": served.total("fourwave_closes_seen_total") - closes,
-            "memory_kb": {name: memory_kb(pid) for name, pid in pids.items()},
+            "memory_kb": {name: meters.memory_kb((pid,)) for name, pid in pids.items()},
         }
 
 
@@ -91,7 +80,9 @@ def crowded(time_wait: int, connections: int) -> dict[str, Any]:
                 "census_seconds": served.total("fourwave_census_seconds"),
                 "lost": served.total("fourwave_lost_records_total"),
                 "detectors_up": served.total("fourwave_detector_up"),
-                "memory_kb": {name: memory_kb(pid) for name, pid in processes(served).items()},
+                "memory_kb": {
+                    name: meters.memory_kb((pid,)) for name, pid in processes(served).items()
+                },
             }
 
 
