@@ -182,7 +182,8 @@ def _follow(live: Live, run: Session, ready: str) -> None:
 
     with session_live.Stop() as stop:
         tell(ready)
-        session.run(live.batches(stop), run, stop)
+        with contextlib.closing(live.batches(stop)) as batches:
+            session.run(batches, run, stop)
         for batch in live.rest():
             run.feed(batch)
 

@@ -6,13 +6,14 @@ from __future__ import annotations
 import signal
 import time
 from collections import deque
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol, Self
 
 from tracer.batch import Batch, BatchKind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Generator, Iterable, Iterator
     from types import FrameType
 
     from tracer.session import Limits
@@ -54,11 +55,8 @@ class Source(Protocol):
     def drain(self) -> Batch | None:
         """Return all closes that have arrived, None when none did."""
 
-    def take(self) -> list[Batch]:
-        """Return all closes that have arrived, without copying: they hold until release()."""
-
-    def release(self) -> None:
-        """Give back what was taken."""
+    def take(self) -> Generator[Batch]:
+        """Yield all closes that have arrived, without copying: each batch holds until the next."""
 
     def sweep(self) -> None:
         """Look for closes the kernel never told of; two calls settle what there is."""
@@ -131,7 +129,7 @@ class Live:
             self._backlog.append(batch)
             self._backlog_bytes += arrived
 
-    def batches(self, stop: Stop) -> Iterator[Batch]:
+    def batches(self, stop: Stop) -> Generator[Batch]:
         """Yield everything on time until asked to stop or the time is over."""
         started_ns = time.monotonic_ns()
         yield self.source.clock()
@@ -183,13 +181,15 @@ class Live:
         if nearly_empty and now_ns - self._taken_ns < self._pace.patience_ns:
             return
         self._taken_ns = now_ns
-        batches = self.source.take()
-        arrived = sum(len(batch.data) for batch in batches)
+        arrived = 0
+        # Also when nobody asks for more: what was judged must not come again, the rest must.
+        with closing(self.source.take()) as batches:
+            for batch in batches:
+                arrived += len(batch.data)
+                yield batch
+        if not arrived:
+            yield Batch(BatchKind.CLOSES, time.monotonic_ns(), b"")
         self._tick_s = next_tick_s(self._tick_s, arrived, self.source.ring_bytes, self._pace.tick_s)
-        try:
-            yield from batches or [Batch(BatchKind.CLOSES, time.monotonic_ns(), b"")]
-        finally:  # also when nobody asks for more: what was judged must not come again
-            self.source.release()
 
     def _over(self, started_ns: int) -> bool:
         if self._limits.duration_s is None:

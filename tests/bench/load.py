@@ -6,7 +6,10 @@ from __future__ import annotations
 import json
 import subprocess
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 SOURCE: Final = Path(__file__).with_name("closes.c")
 PROGRAM: Final = SOURCE.with_suffix("")
@@ -19,9 +22,13 @@ def build() -> None:
     subprocess.run(["cc", "-O2", "-pthread", "-o", PROGRAM, SOURCE], check=True)
 
 
-def run(*options: str, timeout_seconds: float = 300) -> dict[str, Any]:
-    """Run it and return what it prints; every connection has ended by then."""
+def run(*options: str, timeout_seconds: float = 300, prefix: Sequence[str] = ()) -> dict[str, Any]:
+    """Run it, behind `prefix`, and return what it prints; every connection has ended by then."""
     done = subprocess.run(
-        [PROGRAM, *options], check=True, capture_output=True, text=True, timeout=timeout_seconds
+        [*prefix, PROGRAM, *options],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=timeout_seconds,
     )
     return dict(json.loads(done.stdout))

@@ -23,7 +23,7 @@ from tracer.tcp import ConnFlag, Handshake, Kind, RecordType
 from tracer.wire import encode_closes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Generator, Iterable
     from pathlib import Path
 
     from tracer.close import Close
@@ -49,7 +49,8 @@ class Kernel:
     ring_bytes = 1 << 20
     waiting_bytes = 0
 
-    def __init__(self, drains: Iterable[Records] = ()) -> None:
+    def __init__(self, drains: Iterable[Records] = (), rings: int = 1) -> None:
+        self.rings = rings
         self.waiting = [encode_closes(records) for records in drains]
         self.asked: list[list[int]] = []
         self.total = sum(len(records) for records in drains)
@@ -58,14 +59,14 @@ class Kernel:
         """Return the next drain."""
         return batch(BatchKind.CLOSES, self.waiting.pop(0)) if self.waiting else None
 
-    def take(self) -> list[Batch]:
-        """Return the next drain where it lies: overwritten by release()."""
-        self._taken = bytearray(self.waiting.pop(0) if self.waiting else b"")
-        return [Batch(BatchKind.CLOSES, 0, memoryview(self._taken))] if self._taken else []
-
-    def release(self) -> None:
-        """Overwrite what was taken."""
-        self._taken[:] = bytes(len(self._taken))
+    def take(self) -> Generator[Batch]:
+        """Yield the next drains where they lie, as many as rings: overwritten once used."""
+        for _ in range(min(self.rings, len(self.waiting))):
+            taken = bytearray(self.waiting.pop(0))
+            try:
+                yield Batch(BatchKind.CLOSES, 0, memoryview(taken))
+            finally:
+                taken[:] = bytes(len(taken))
 
     def sweep(self) -> None:
         """Find nothing: every close was told of."""
@@ -281,8 +282,8 @@ def test_few_closes_wait_where_nobody_watches(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_what_was_judged_in_place_does_not_come_again() -> None:
-    """The loop ends while a batch is out: its place is given back all the same."""
-    kernel = Kernel([b.passive()] * 2)
+    """The loop ends while one ring's batch is out: its place is given back, the others wait."""
+    kernel = Kernel([b.passive()] * 3, rings=2)
     stop, session = Stop(), Session(b.HOST)
     batches = Live(kernel, Limits(), keep=False).batches(stop)
     next(batches)
@@ -291,6 +292,7 @@ def test_what_was_judged_in_place_does_not_come_again() -> None:
     batches.close()
     assert session.totals.records == 1
     assert not any(taken.data)
+    assert len(kernel.waiting) == 2
 
 
 def test_signal_ends_a_live_run() -> None:

@@ -9,6 +9,7 @@ page offset) and its data, 8-byte aligned. All our records have one size, hence 
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import threading
 
@@ -78,10 +79,13 @@ class Ring:
     def close(self) -> None:
         """Unmap. The ring itself lives on as long as somebody holds its descriptor."""
         del self._headers
-        for view in (self._consumer, self._producer, self._data):
-            view.release()
+        self._consumer.release()
+        self._producer.release()
         self._consumer_map.close()
-        self._producer_map.close()
+        # The traceback of an error on its way may hold what was taken: unmapped with it, then.
+        with contextlib.suppress(BufferError):
+            self._data.release()
+            self._producer_map.close()
 
     # How many records in a row are complete, counted from `start`.
     def _complete(self, start: int, count: int) -> int:

@@ -20,7 +20,7 @@ from tracer.kernel.strays import STRAYS_MAX, Strays
 from tracer.tcp import HostFacts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Generator, Iterable
     from types import TracebackType
 
     from tracer.kernel.counters import Counters
@@ -130,19 +130,20 @@ class KernelSource:
         data = b"".join([ring.drain() for ring in self._rings])
         return Batch(BatchKind.CLOSES, time.monotonic_ns(), data) if data else None
 
-    def take(self) -> list[Batch]:
-        """Return what has arrived where it lies, a batch per ring; it holds until release().
+    def take(self) -> Generator[Batch]:
+        """Yield what had arrived at one look where it lies, a batch per ring.
 
+        Each holds until the next is asked for; what was not yielded stays in its ring.
         Copying costs as much as judging: it brings every byte through the cache once more.
         """
-        taken = [ring.take() for ring in self._rings]
+        taken = [(ring, ring.take()) for ring in self._rings]
         now_ns = time.monotonic_ns()
-        return [Batch(BatchKind.CLOSES, now_ns, data) for data in taken if data]
-
-    def release(self) -> None:
-        """Give back what was taken: nobody may look at it any more."""
-        for ring in self._rings:
-            ring.release()
+        for ring, data in taken:
+            try:
+                if data:
+                    yield Batch(BatchKind.CLOSES, now_ns, data)
+            finally:
+                ring.release()
 
     def sweep(self) -> None:
         """Look for connections whose socket went away unseen; it takes two calls to be sure.
