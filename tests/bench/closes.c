@@ -77,6 +77,7 @@ static struct {
 	int processes; /* 1: both ends in one, 2: a client and a server process */
 	int time_wait_buckets;
 	int port; /* of all servers */
+	int rate; /* connections per second of all threads; 0: as fast as they go */
 	bool host_netns;
 	bool pin;
 } options = {
@@ -435,18 +436,33 @@ static bool claim_connection(void)
 		       options.connections;
 }
 
+static void wait_for_turn(uint64_t start_ns, uint64_t number)
+{
+	uint64_t due_ns, at_ns;
+
+	if (!options.rate)
+		return;
+	due_ns = start_ns +
+		 number * 1000000000ULL * (uint64_t)options.threads / (uint64_t)options.rate;
+	while ((at_ns = now_ns()) < due_ns && !atomic_load(&shared->stop))
+		usleep((useconds_t)((due_ns - at_ns) / 1000 % 100000 + 1));
+}
+
 static void *client_thread(void *arg)
 {
 	int index = (int)(intptr_t)arg;
 	struct tally *tally = &shared->clients[index];
+	uint64_t start_ns;
 
 	pin_to_cpu(index);
 	while (!atomic_load(&shared->go))
 		usleep(100);
+	start_ns = now_ns();
 	for (uint64_t i = 0; claim_connection(); i++) {
 		int destination =
 			index * options.addresses + (int)(i % (uint64_t)options.addresses);
 
+		wait_for_turn(start_ns, i);
 		one_connection(tally, options.orders[i % (uint64_t)options.order_count],
 			       destination);
 		while (i % 64 == 0 && !atomic_load(&shared->stop) &&
@@ -560,6 +576,7 @@ static _Noreturn void usage(void)
 	      "  --addresses N         destinations per thread, 127.1.0.1 and up (64)\n"
 	      "  --processes 1|2       both ends in one process or in two (1)\n"
 	      "  --time-wait-buckets N net.ipv4.tcp_max_tw_buckets of the namespace (65536)\n"
+	      "  --rate N              connections per second; 0: as many as go (0)\n"
 	      "  --port PORT           of the servers (7)\n"
 	      "  --host-netns          stay in the caller's namespace\n"
 	      "  --pin                 thread N on processor N\n",
@@ -608,6 +625,7 @@ static void parse_option(int option)
 	case 'a': options.addresses = parse_int(optarg, 1, 65000); break;
 	case 'p': options.processes = parse_int(optarg, 1, 2); break;
 	case 'w': options.time_wait_buckets = parse_int(optarg, 0, 1 << 24); break;
+	case 'R': options.rate = parse_int(optarg, 0, 10000000); break;
 	case 'T': options.port = parse_int(optarg, 1, 65535); break;
 	case 'H': options.host_netns = true; break;
 	case 'P': options.pin = true; break;
@@ -618,13 +636,21 @@ static void parse_option(int option)
 static void parse_options(int argc, char **argv)
 {
 	static const struct option names[] = {
-		{ "seconds", 1, NULL, 's' },   { "connections", 1, NULL, 'c' },
-		{ "threads", 1, NULL, 't' },   { "order", 1, NULL, 'o' },
-		{ "request", 1, NULL, 'q' },   { "response", 1, NULL, 'r' },
-		{ "requests", 1, NULL, 'n' },  { "addresses", 1, NULL, 'a' },
-		{ "processes", 1, NULL, 'p' }, { "time-wait-buckets", 1, NULL, 'w' },
-		{ "port", 1, NULL, 'T' },      { "host-netns", 0, NULL, 'H' },
-		{ "pin", 0, NULL, 'P' },       { 0 },
+		{ "seconds", 1, NULL, 's' },
+		{ "connections", 1, NULL, 'c' },
+		{ "threads", 1, NULL, 't' },
+		{ "order", 1, NULL, 'o' },
+		{ "request", 1, NULL, 'q' },
+		{ "response", 1, NULL, 'r' },
+		{ "requests", 1, NULL, 'n' },
+		{ "addresses", 1, NULL, 'a' },
+		{ "processes", 1, NULL, 'p' },
+		{ "time-wait-buckets", 1, NULL, 'w' },
+		{ "port", 1, NULL, 'T' },
+		{ "host-netns", 0, NULL, 'H' },
+		{ "pin", 0, NULL, 'P' },
+		{ "rate", 1, NULL, 'R' },
+		{ 0 },
 	};
 	int option;
 

@@ -34,6 +34,7 @@ class NotHere(Exception):  # noqa: N818 - an answer, not an error
 
 # How fourwave's summary gives account.
 ACCOUNTS: Final = {
+    "shown": re.compile(r"^([\d,]+) closes?(?: \([\d,]+ more not shown\))?$", re.MULTILINE),
     "closes": re.compile(r"(?:kernel saw|of the) ([\d,]+) closes?\b"),
     "lost": re.compile(r"^LOST ([\d,]+) ", re.MULTILINE),
     "unaccounted": re.compile(r"^UNACCOUNTED: ([\d,]+) ", re.MULTILINE),
