@@ -95,9 +95,10 @@ class Resident:
             self.process.send_signal(signal.SIGCONT)
 
     def kill(self) -> None:
-        """End it, whatever it does."""
-        self.process.kill()
-        self.process.wait()
+        """End it, whatever it does, unless it has ended."""
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
         self._said.close()
 
     def stop(self) -> dict[str, int]:
@@ -105,8 +106,15 @@ class Resident:
         self.process.send_signal(signal.SIGINT)
         assert self.process.wait(60) == 0, self.said()
         text = self.said()
-        self._said.close()
         return {name: _sum(pattern.findall(text)) for name, pattern in ACCOUNTS.items()}
+
+
+@pytest.fixture
+def resident(ns: Namespace) -> Iterator[Resident]:
+    """It ends with the test, however that ends."""
+    started = Resident(ns.inum)
+    yield started
+    started.kill()
 
 
 def _sum(numbers: list[str]) -> int:
@@ -122,9 +130,8 @@ def assert_all_accounted(accounts: dict[str, int], made: int) -> None:
     assert accounts["lost"] - missing <= others, (made, accounts)
 
 
-def test_stopped_for_seconds_under_full_load(ns: Namespace) -> None:
+def test_stopped_for_seconds_under_full_load(ns: Namespace, resident: Resident) -> None:
     """The rings run over; the kernel counts on; afterwards nothing more is lost."""
-    resident = Resident(ns.inum)
     with resident.stopped():
         made = make(ns, "--seconds=4")
     assert until(resident.lost, 10), "four seconds at full load must overflow the rings"
@@ -137,9 +144,8 @@ def test_stopped_for_seconds_under_full_load(ns: Namespace) -> None:
     assert_all_accounted(accounts, made)
 
 
-def test_told_to_end_under_full_load(ns: Namespace) -> None:
+def test_told_to_end_under_full_load(ns: Namespace, resident: Resident) -> None:
     """What is in the rings at that moment is counted, whichever ring is being read."""
-    resident = Resident(ns.inum)
     with subprocess.Popen(
         ns.command(str(load.PROGRAM), "--host-netns", "--seconds=3"), stdout=subprocess.PIPE
     ) as generator:
