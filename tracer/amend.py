@@ -45,25 +45,34 @@ class Amender:
         odd = _needs_care(records)
         if not self.holding and not odd.any():
             return records
-        apart, plain = records[odd], records[~odd]
+        is_reset = records["type"] == RecordType.RESET
+        if is_reset.any() or self._early.waits:
+            final = self._match_up(records[odd], mono_ns)
+        else:
+            final = self._held.release_old(mono_ns)
+            self._held.add(records[odd], mono_ns)
+        plain = records[~odd] if odd.any() else records
+        return np.concatenate((plain, *final)) if final else plain
+
+    @property
+    def holding(self) -> bool:
+        """Whether anything waits for time to pass."""
+        return self._held.waits or self._early.waits
+
+    def flush(self) -> Records:
+        """Return what is still held: no more batches will come."""
+        self.unmatched += len(self._early.release_all())
+        return self._held.release_all()
+
+    # Reports have come, or wait: each close is looked at.
+    def _match_up(self, apart: Records, mono_ns: int) -> list[Records]:
         is_reset = apart["type"] == RecordType.RESET
         self._held.add(apart[~is_reset], mono_ns)
         self._early.add(apart[is_reset], mono_ns)
         amended = self._apply()
         self.unmatched += len(self._early.release(~self._early.recent(mono_ns)))
         may_follow = (self._held.records["flags"] & MAY_FOLLOW) != 0
-        final = self._held.release(~may_follow | amended | ~self._held.recent(mono_ns))
-        return np.concatenate((plain, final)) if len(final) else plain
-
-    @property
-    def holding(self) -> bool:
-        """Whether anything waits for time to pass."""
-        return bool(len(self._held.records) or len(self._early.records))
-
-    def flush(self) -> Records:
-        """Return what is still held: no more batches will come."""
-        self.unmatched += len(self._early.release_all())
-        return self._held.release_all()
+        return [self._held.release(~may_follow | amended | ~self._held.recent(mono_ns))]
 
     def _apply(self) -> NDArray[np.bool_]:
         waiting, resets = self._held.records, self._early.records
@@ -81,33 +90,65 @@ class Amender:
 
 
 class _Waiting:
-    """Records that wait, and since when."""
+    """Records that wait, and since when: in the parts in which they came.
+
+    A part is copied again only when single records must be found in it.
+    """
 
     def __init__(self) -> None:
-        self.records: Records = np.empty(0, dtype=CLOSE_DTYPE)
-        self._since_ns: NDArray[np.int64] = np.empty(0, dtype=np.int64)
+        self._parts: list[tuple[Records, NDArray[np.int64]]] = []
+
+    @property
+    def waits(self) -> bool:
+        """Whether any does."""
+        return bool(self._parts)
 
     def add(self, records: Records, mono_ns: int) -> None:
         """Take these, seen in a batch of that time."""
-        self.records = np.concatenate((self.records, records))
-        since_ns = np.full(len(records), mono_ns, dtype=np.int64)
-        self._since_ns = np.concatenate((self._since_ns, since_ns))
+        if len(records):
+            self._parts.append((records, np.full(len(records), mono_ns, dtype=np.int64)))
+
+    @property
+    def records(self) -> Records:
+        """All of them, to be found and changed."""
+        return self._joined()[0]
+
+    def _joined(self) -> tuple[Records, NDArray[np.int64]]:
+        if not self._parts:
+            return np.empty(0, dtype=CLOSE_DTYPE), np.empty(0, dtype=np.int64)
+        if len(self._parts) > 1:
+            records, since_ns = zip(*self._parts, strict=True)
+            self._parts = [(np.concatenate(records), np.concatenate(since_ns))]
+        return self._parts[0]
+
+    def release_old(self, mono_ns: int) -> list[Records]:
+        """Let whole parts go for which nothing may come any more in a batch of that time."""
+        old = [not _recent(*part, mono_ns).any() for part in self._parts]
+        released = [part[0] for part, gone in zip(self._parts, old, strict=True) if gone]
+        self._parts = [part for part, gone in zip(self._parts, old, strict=True) if not gone]
+        return released
 
     def recent(self, mono_ns: int) -> NDArray[np.bool_]:
         """Say which of them something may still come for, in a batch of that time."""
-        young = self.records["closed_ns"].astype(np.int64) + HOLD_NS > mono_ns
-        recent: NDArray[np.bool_] = young | (self._since_ns == mono_ns)
-        return recent
+        return _recent(*self._joined(), mono_ns)
 
     def release(self, which: NDArray[np.bool_]) -> Records:
         """Let these go."""
-        released: Records = self.records[which]
-        self.records, self._since_ns = self.records[~which], self._since_ns[~which]
+        records, since_ns = self._joined()
+        released: Records = records[which]
+        if len(released):
+            self._parts = [] if which.all() else [(records[~which], since_ns[~which])]
         return released
 
     def release_all(self) -> Records:
         """Let all of them go."""
         return self.release(np.ones(len(self.records), dtype=np.bool_))
+
+
+def _recent(records: Records, since_ns: NDArray[np.int64], mono_ns: int) -> NDArray[np.bool_]:
+    young = records["closed_ns"].astype(np.int64) + HOLD_NS > mono_ns
+    recent: NDArray[np.bool_] = young | (since_ns == mono_ns)
+    return recent
 
 
 def _needs_care(records: Records) -> NDArray[np.bool_]:
