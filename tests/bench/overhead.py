@@ -12,7 +12,7 @@ from tests.bench import plots, report
 from tests.bench.machine import described
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 DOCS: Final = Path(__file__).resolve().parents[2] / "docs"
 PAGE: Final = DOCS / "overhead.md"
@@ -61,7 +61,7 @@ def write_curves(
     name: str,
     title: str,
     axes: tuple[str, str],
-    series: dict[str, Sequence[tuple[float, float]]],
+    series: Mapping[str, Sequence[tuple[float, float]]],
     rows: Sequence[Sequence[str]],
 ) -> None:
     """Write one plot of curves and its table."""

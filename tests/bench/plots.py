@@ -11,7 +11,7 @@ from html import escape
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 WIDTH: Final = 720
 LEFT, RIGHT, TOP, BOTTOM = 170, 30, 40, 45
@@ -84,7 +84,7 @@ def dots(title: str, unit: str, rows: Sequence[Dot], *, high: float | None = Non
 def curves(
     title: str,
     axes: tuple[str, str],
-    series: dict[str, Sequence[tuple[float, float]]],
+    series: Mapping[str, Sequence[tuple[float, float]]],
     *,
     log: bool = True,
 ) -> str:
