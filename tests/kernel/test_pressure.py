@@ -177,7 +177,7 @@ def test_too_little_room(ns: Namespace, sizes: Sizes, where: str) -> None:
         for _ in range(2):  # as a resident does every few seconds
             source.sweep()
         again = make(ns, f"--connections={AFTERWARDS}") if where == "conn_map_full" else 0
-        after, totals = settled(source, ns.inum)
+        after, totals = settled(source, ns)
     records, made = before + after, made + again
     lost = {name: totals[name] for name in ("ring_full", "conn_map_full", "unseen")}
     assert lost[where] > 0, lost
@@ -195,14 +195,21 @@ def records_of(source: KernelSource, netns: int) -> int:
     return int((decode_closes(batch.data)["netns"] == netns).sum()) if batch else 0
 
 
-def settled(source: KernelSource, netns: int) -> tuple[int, dict[str, Any]]:
-    """Stop following; return the last records and the final totals."""
+def unfinished(ns: Namespace) -> set[str]:
+    """Return the states of sockets that have yet to end: neither listening nor in TIME_WAIT."""
+    table = subprocess.check_output(ns.command("cat", "/proc/net/tcp"), text=True)
+    return {line.split()[3] for line in table.splitlines()[1:]} - {"06", "0A"}
+
+
+def settled(source: KernelSource, ns: Namespace) -> tuple[int, dict[str, Any]]:
+    """Stop following once all has ended; return the last records and the final totals."""
+    assert until(lambda: not unfinished(ns))
     source.stop_following()
     for _ in range(2):
         source.sweep()
         time.sleep(0.1)
     totals = json.loads(source.counters().data)
-    return records_of(source, netns), totals
+    return records_of(source, ns.inum), totals
 
 
 def test_disk_full_while_recording(ns: Namespace, tmp_path: Path) -> None:
