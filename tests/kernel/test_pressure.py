@@ -216,7 +216,7 @@ def test_disk_full_while_recording(ns: Namespace, tmp_path: Path) -> None:
     """It says so and ends with 1; the file is whole up to there."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "fw-pressure", disk], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "fw-pressure", disk], check=True)
     try:
         file = disk / "closes.rec"
         command = [sys.executable, "-m", "tracer", "record", str(file)]
