@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Mixed load for many minutes: memory stays, descriptors stay, and every close is counted.
 
-    python -m tests.bench.soak [--minutes N]
+    python -m tests.bench.soak [--minutes N] [--rate N]
 
 `serve` is scraped every second; beside it `watch --summary` counts the generator's own
 namespace. Prints one JSON object a minute and one at the end; exits with 1 when something grew
@@ -48,12 +48,20 @@ def look(residents: dict[str, Running], made: int) -> dict[str, Any]:
     }
 
 
-def soak(seconds: float, residents: dict[str, Running], prefix: list[str]) -> list[dict[str, Any]]:
-    """Load in turns; return what was seen after each."""
+def soak(
+    seconds: float, rate: int, residents: dict[str, Running], prefix: list[str]
+) -> list[dict[str, Any]]:
+    """Load in turns, `rate` connections a second; return what was seen after each."""
     looks: list[dict[str, Any]] = []
     made, end, told = 0, time.monotonic() + seconds, time.monotonic()
     while time.monotonic() < end:
-        options = (f"--order={ORDERS}", "--request=64", "--response=512", "--port=9")
+        options = (
+            f"--order={ORDERS}",
+            f"--rate={rate}",
+            "--request=64",
+            "--response=512",
+            "--port=9",
+        )
         done = load.run("--host-netns", f"--seconds={SECONDS_PER_LOAD}", *options, prefix=prefix)
         made += 2 * done["connections"]
         looks.append(look(residents, made))
@@ -88,7 +96,8 @@ def main() -> int:
     """Run it."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--minutes", type=float, default=30, help="(%(default)s)")
-    minutes: float = parser.parse_args().minutes
+    parser.add_argument("--rate", type=int, default=0, help="connections a second; 0: all it can")
+    options = parser.parse_args()
     load.build()
     serve = next(one for one in CONTENDERS if one.scraped)
     with namespace("soak") as ns, tempfile.TemporaryDirectory() as scratch:
@@ -100,7 +109,7 @@ def main() -> int:
         watch = Contender("watch", command, ours=True)
         with running(serve, folders[0]) as server, running(watch, folders[1]) as watcher:
             residents = {"serve": server, "watch": watcher}
-            looks = soak(minutes * 60, residents, ns.command())
+            looks = soak(options.minutes * 60, options.rate, residents, ns.command())
         counted = watcher.accounts()
     shown = counted.pop("shown", 0)
     found = complaints(looks, counted, shown)
