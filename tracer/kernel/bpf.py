@@ -25,13 +25,12 @@ __all__ = (
     "load_iterator",
     "load_kprobe",
     "load_tracing",
-    "map_items",
     "test_run",
 )
 
 _NR_BPF = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "s390x": 351, "ppc64le": 361}
 _MAP_CREATE, _PROG_LOAD, _PROG_TEST_RUN = 0, 5, 10
-_OBJ_GET_INFO_BY_FD, _RAW_TRACEPOINT_OPEN, _MAP_LOOKUP_BATCH = 15, 17, 24
+_OBJ_GET_INFO_BY_FD, _RAW_TRACEPOINT_OPEN = 15, 17
 _LINK_CREATE, _ITER_CREATE = 28, 33
 _PROG_TYPE_KPROBE, _PROG_TYPE_RAW_TRACEPOINT, _PROG_TYPE_TRACING = 2, 17, 26
 _TRACE_RAW_TP, _TRACE_FENTRY, _TRACE_ITER = 23, 24, 28
@@ -124,19 +123,6 @@ class _LinkCreate(ctypes.Structure):
 
 class _IterCreate(ctypes.Structure):
     _fields_ = [("link_fd", ctypes.c_uint32), ("flags", ctypes.c_uint32)]
-
-
-class _MapBatch(ctypes.Structure):
-    _fields_ = [
-        ("in_batch", ctypes.c_uint64),
-        ("out_batch", ctypes.c_uint64),
-        ("keys", ctypes.c_uint64),
-        ("values", ctypes.c_uint64),
-        ("count", ctypes.c_uint32),
-        ("map_fd", ctypes.c_uint32),
-        ("elem_flags", ctypes.c_uint64),
-        ("flags", ctypes.c_uint64),
-    ]
 
 
 class _TestRun(ctypes.Structure):
@@ -237,34 +223,6 @@ def test_run(prog_fd: int, argument: int) -> None:
         ctx_in=ctypes.addressof(context),
     )
     call(_PROG_TEST_RUN, attr, "test run")
-
-
-def map_items(
-    fd: int, key_bytes: int, value_bytes: int, items_max: int
-) -> list[tuple[bytes, bytes]]:
-    """Return keys and values of a hash of at most `items_max` elements. Raises LoadError.
-
-    Linux commit 05799638887a ("bpf: Add batch ops to all htab bpf map") (in v5.6).
-    """
-    keys = ctypes.create_string_buffer(key_bytes * items_max)
-    values = ctypes.create_string_buffer(value_bytes * items_max)
-    place = ctypes.c_uint64()
-    attr = _MapBatch(
-        out_batch=ctypes.addressof(place),
-        keys=ctypes.addressof(keys),
-        values=ctypes.addressof(values),
-        count=items_max,
-        map_fd=fd,
-    )
-    try:
-        call(_MAP_LOOKUP_BATCH, attr, "read a map")
-    except LoadError as error:
-        if error.errno != errno.ENOENT:  # that is: no more after these
-            raise
-    return [
-        (keys.raw[at * key_bytes :][:key_bytes], values.raw[at * value_bytes :][:value_bytes])
-        for at in range(attr.count)
-    ]
 
 
 # The verifier's log is asked for only after a refusal: writing it costs more than the verdict.

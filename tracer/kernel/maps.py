@@ -14,9 +14,9 @@ from tracer.kernel import bpf
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-__all__ = ("take_all",)
+__all__ = ("read_all", "take_all")
 
-_LOOKUP_AND_DELETE_BATCH = 25
+_LOOKUP_BATCH, _LOOKUP_AND_DELETE_BATCH = 24, 25
 _STEP = 4096  # elements per call; a bucket of the hash must fit
 
 
@@ -34,14 +34,24 @@ class _Batch(ctypes.Structure):
     ]
 
 
+def read_all(
+    fd: int, key: np.dtype[Any], value: np.dtype[Any]
+) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """Return the keys of a hash and its values, in the same order. Raises LoadError."""
+    return _batches(_LOOKUP_BATCH, fd, key, value)
+
+
 def take_all(
     fd: int, key: np.dtype[Any], value: np.dtype[Any]
 ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """Empty a hash; return its keys and its values, in the same order.
+    """Empty a hash; return its keys and its values, in the same order. Raises LoadError."""
+    return _batches(_LOOKUP_AND_DELETE_BATCH, fd, key, value)
 
-    Linux commit 057996380a42 ("bpf: Add batch ops to all htab bpf map") (in v5.6).
-    Raises LoadError.
-    """
+
+# Linux commit 057996380a42 ("bpf: Add batch ops to all htab bpf map") (in v5.6).
+def _batches(
+    command: int, fd: int, key: np.dtype[Any], value: np.dtype[Any]
+) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     keys, values = [np.empty(0, key)], [np.empty(0, value)]
     position, more = ctypes.create_string_buffer(8), True
     first = True
@@ -55,7 +65,7 @@ def take_all(
             count=_STEP,
             map_fd=fd,
         )
-        more = _next(attr)
+        more = _next(command, attr)
         first = False
         keys.append(some_keys[: attr.count])
         values.append(some_values[: attr.count])
@@ -63,9 +73,9 @@ def take_all(
 
 
 # Whether there is more: ENOENT says that this was the last step.
-def _next(attr: _Batch) -> bool:
+def _next(command: int, attr: _Batch) -> bool:
     try:
-        bpf.call(_LOOKUP_AND_DELETE_BATCH, attr, "read a map")
+        bpf.call(command, attr, "read a map")
     except bpf.LoadError as error:
         if error.errno != errno.ENOENT:
             raise

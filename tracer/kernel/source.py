@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from tracer.batch import Batch, BatchKind
 from tracer.kernel.launch import Loader
-from tracer.kernel.strays import STRAYS_MAX, Strays
 from tracer.tcp import HostFacts
 
 if TYPE_CHECKING:
@@ -31,6 +30,7 @@ __all__ = ("KernelSource", "Sizes", "hz", "realtime_minus_monotonic_ns")
 RECORD_BYTES: Final = 376  # struct conn_record; tests/unit/test_wire.py holds it to records.h
 STRIDE: Final = 8 + RECORD_BYTES
 SWEEP_SLOTS: Final = 64
+STRAYS_MAX: Final = 512  # what is told apart; the rest is counted in one number
 HOT_SLOTS: Final = 128  # of teardown.bpf.c
 RINGS_MAX: Final = 4  # as many as teardown.bpf.c declares
 
@@ -61,6 +61,7 @@ class KernelSource:
         from tracer.kernel.cgroups import CgroupPaths  # noqa: PLC0415
         from tracer.kernel.counters import Counters  # noqa: PLC0415
         from tracer.kernel.ring import Ring  # noqa: PLC0415
+        from tracer.kernel.strays import Strays  # noqa: PLC0415
 
         self._test_run = test_run
         loaded = self.loaded = loader.wait()

@@ -3,19 +3,19 @@
 
 from __future__ import annotations
 
-import struct
+import numpy as np
 
-from tracer.kernel.bpf import map_items
+from tracer.kernel.maps import read_all
 
-__all__ = ("STRAYS_MAX", "Strays")
+__all__ = ("Strays",)
 
-STRAYS_MAX = 512  # what is told apart; the rest is counted in one number
-_KEY = struct.Struct("=IHBB")  # struct stray_key: netns, lport, reason, cause
-_COUNT = struct.Struct("=Q")
+# struct stray_key
+_KEY = np.dtype([("netns", "u4"), ("lport", "u2"), ("reason", "u1"), ("cause", "u1")])
+_COUNT = np.dtype("u8")
 
 
 class Strays:
-    """A bounded hash in the kernel, read whole with one system call."""
+    """A bounded hash in the kernel, read whole."""
 
     def __init__(self, fd: int) -> None:
         """Read from this map; whoever opened it closes it."""
@@ -26,8 +26,6 @@ class Strays:
 
         Raises OSError when the kernel refuses.
         """
-        rows = []
-        for key, value in map_items(self._fd, _KEY.size, _COUNT.size, STRAYS_MAX):
-            netns, lport, reason, cause = _KEY.unpack(key)
-            rows.append([netns, lport, cause, reason, *_COUNT.unpack(value)])
-        return sorted(rows)
+        keys, counts = read_all(self._fd, _KEY, _COUNT)
+        columns = (keys[name].tolist() for name in ("netns", "lport", "cause", "reason"))
+        return sorted(map(list, zip(*columns, counts.tolist(), strict=True)))
