@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from tracer.tcp import AckFate, Cause, FinAck, Handshake, Kind, TimeWait
     from tracer.verdict import Rule
+    from tracer.wire import Records
 
 Key = TypeVar("Key")
 
@@ -84,20 +85,22 @@ class Snapshot:
 
 @dataclass(slots=True)
 class Aggregator:
-    """Counters of one run; `add` costs one array pass per batch, whatever is in it."""
+    """Counters of one run; `add` costs a few array passes per batch, whatever is in it."""
 
     records: int = 0
     shown: int = 0
     undecodable: int = 0
     kernel: dict[str, int] = field(default_factory=dict)
-    tally: EvidenceTally = field(default_factory=EvidenceTally)
     strays: tuple[StrayReset, ...] = ()
+    _evidence: EvidenceTally = field(default_factory=EvidenceTally)
     _by_reason: NDArray[np.int64] = field(default_factory=lambda: np.zeros(256, np.int64))
 
-    def add(self, reasons: NDArray[np.uint8]) -> None:
+    def add(self, closes: Records, reasons: NDArray[np.uint8]) -> None:
         """Count closes that passed the filter, given the Reason of each."""
+        counts = np.bincount(reasons, minlength=256)
         self.shown += len(reasons)
-        self._by_reason += np.bincount(reasons, minlength=256)
+        self._by_reason += counts
+        self._evidence.add(closes, reasons, counts)
 
     def add_counters(self, totals: Mapping[str, Any]) -> None:
         """Take the kernel's totals; they replace the earlier ones."""
@@ -115,9 +118,9 @@ class Aggregator:
             lost=self.lost(),
             kernel=dict(self.kernel),
             contradicted=int(self._by_reason[Reason.HOOK_CONTRADICTS]),
-            ack_fates=self.tally.ack_fates(),
-            data_lost=self.tally.data_lost(),
-            time_wait=self.tally.time_wait(),
+            ack_fates=self._evidence.ack_fates(self._by_reason),
+            data_lost=self._evidence.data_lost(),
+            time_wait=self._evidence.time_wait(),
             strays=self.strays,
         )
 

@@ -19,6 +19,7 @@ from tracer.classify_graceful import Reasons, closing, passive, since
 from tracer.classify_loss import data_lost
 from tracer.columns import Mask, Rows
 from tracer.tcp import (
+    RST_SENT,
     TW_NONE,
     ActorFlag,
     ConnFlag,
@@ -43,7 +44,6 @@ BLOCK_RECORDS = 16_384
 RECORD_CLOSE = int(RecordType.CLOSE)
 GAP = int(ConnFlag.GAP)
 DEAD = int(SkFlag.DEAD)
-SENT = int(RstFlag.SENT_ACTIVE | RstFlag.SENT_REPLY)
 ENDED_BY_RST = int(RstFlag.SENT_AFTER_CLOSE | RstFlag.RECEIVED)
 UNKNOWN = int(Kind.UNKNOWN)
 NOBODY, DESTROYER = int(Actor.NOBODY), int(Actor.DESTROYER)
@@ -94,7 +94,7 @@ def verdicts_of(records: Records, reasons: Reasons) -> Verdicts:
     verdicts["time_wait"] = _time_wait(records, verdicts)
     verdicts["data_lost"] = data_lost(records, reasons)
     verdicts["ack_fate"] = ack_fates(records, reasons)
-    verdicts["rst_sent"] = (records["rst_flags"] & SENT) != 0
+    verdicts["rst_sent"] = (records["rst_flags"] & RST_SENT) != 0
     _name_closers(records, reasons, verdicts)
     return verdicts
 
@@ -157,7 +157,7 @@ def _fin_wait2_done(records: Records, fin_wait2: Mask) -> Mask:
         rows.has("sk_flags", DEAD)
         & (rows.column("linger2") >= 0)
         & (rows.column("sk_err") == 0)
-        & ~rows.has("rst_flags", SENT)
+        & ~rows.has("rst_flags", RST_SENT)
         & (rows.column("fin_sent_ns") != 0)
         & (since(rows, "at_fin_sent", "at_halfway", "data_segs_in") == 0)
     )

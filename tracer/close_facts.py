@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Final
 
 from tracer.close_text import errno_name, state_name
 from tracer.close_times import ack_after_us, close_wait_us, lifetime_us
-from tracer.tcp import AckFate, ConnFlag, How, Kind, RstFlag, SkFlag, TcpState
-from tracer.verdict import FALSE, NULL, TRUE, Reason
+from tracer.tcp import RST_SENT, AckFate, ConnFlag, How, Kind, RstFlag, SkFlag, TcpState
+from tracer.verdict import TRISTATES, Reason
 from tracer.why_facts import Facts
 
 if TYPE_CHECKING:
@@ -19,11 +19,9 @@ if TYPE_CHECKING:
 _HOWS: Final = tuple(How)
 _FATES: Final = tuple(AckFate)
 _REASONS: Final = {int(reason): reason for reason in Reason}
-_TRISTATES: Final = {FALSE: False, TRUE: True, NULL: None}
 
 # Plain integers: an operation on an enum's member makes another.
 _OPENED_ACTIVE, _OPENED_PASSIVE = int(ConnFlag.OPENED_ACTIVE), int(ConnFlag.OPENED_PASSIVE)
-_RST_SENT: Final = int(RstFlag.SENT_ACTIVE | RstFlag.SENT_REPLY)
 _HAS_REASON, _DONE = int(RstFlag.HAS_REASON), int(SkFlag.DONE)
 _CLOSE_WAIT_SEEN: Final = 1 << TcpState.CLOSE_WAIT
 _FIN_QUEUED: Final = (TcpState.FIN_WAIT1, TcpState.CLOSING, TcpState.LAST_ACK)
@@ -42,7 +40,7 @@ def facts_of(row: Row, verdict: Verdict, host: HostFacts, ato_us: int | None) ->
         rst_sent=bool(verdict.rst_sent),
         rst_reason=_rst_reason(row, host),
         err=errno_name(row.sk_err or row.err_told),
-        time_wait=_TRISTATES[verdict.time_wait],
+        time_wait=TRISTATES[verdict.time_wait],
         peer_fin_seen=done,
         fin_repeated=bool(row.dup_fin),
         close_wait_us=close_wait_us(row) if was_in_close_wait(row) else None,
@@ -54,7 +52,7 @@ def facts_of(row: Row, verdict: Verdict, host: HostFacts, ato_us: int | None) ->
         unread_bytes=row.unread - (done and row.unread > 0),
         unacked_bytes=unacked_bytes,
         unsent_bytes=unsent_bytes,
-        data_lost=_TRISTATES[verdict.data_lost],
+        data_lost=TRISTATES[verdict.data_lost],
         unsent_at_fin_bytes=row.at_fin_sent__unsent,
         user_timeout_ms=row.user_timeout_ms,
         retransmits=row.retransmits,
@@ -94,6 +92,6 @@ def opened(flags: int) -> str | None:
 
 
 def _rst_reason(row: Row, host: HostFacts) -> str | None:
-    if row.rst_flags & _HAS_REASON and row.rst_flags & _RST_SENT:
+    if row.rst_flags & _HAS_REASON and row.rst_flags & RST_SENT:
         return host.rst_reasons.get(row.rst_reason)
     return None

@@ -199,8 +199,7 @@ class Session:
         if self._count is not None:
             left = self._count - self.totals.shown
             closes, reasons = closes[:left], reasons[:left]
-        self.totals.add(reasons)
-        self.totals.tally.add(closes, reasons)
+        self.totals.add(closes, reasons)
         if self._counted is not None:
             self._counted(closes, reasons)
         if self._view is not None and len(closes):

@@ -14,7 +14,7 @@ import numpy as np
 from tracer.metrics import CLOSE_WAIT, TEARDOWN
 from tracer.metrics_declaration import Metric, label_of
 from tracer.spans import close_wait_ns, teardown_ns
-from tracer.tcp import Cause, Kind, RstFlag
+from tracer.tcp import RST_SENT, Cause, Kind
 from tracer.verdict import Reason, column_of
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     from tracer.wire import Records
 
-_WE_SENT: Final = int(RstFlag.SENT_ACTIVE | RstFlag.SENT_REPLY)
 _CAUSE: Final = column_of("cause")
 _RST_CAME: Final = (
     Reason.RST_RECEIVED,
@@ -80,7 +79,7 @@ class Tally:
         if counts[Reason.SYN_NEVER_SENT]:
             never_sent = reasons == int(Reason.SYN_NEVER_SENT)
             self.without_port += int(np.count_nonzero(closes["lport"][never_sent] == 0))
-        besides = reasons[(closes["rst_flags"] & _WE_SENT) != 0]
+        besides = reasons[(closes["rst_flags"] & RST_SENT) != 0]
         if len(besides):
             self._sent_besides += np.bincount(besides[~_EITHER[besides]], minlength=256)
 

@@ -14,7 +14,7 @@ from tracer.classify_ack import FATE_OF, IS_ALONE, fates_alone
 from tracer.classify_loss import lost_early
 from tracer.columns import Rows
 from tracer.tcp import ENDED_EARLY, TW_NONE, AckFate, Kind, TcpState, TimeWait
-from tracer.verdict import FALSE, NULL, RULES, TRUE, Reason
+from tracer.verdict import RULES, TRISTATES, Reason, column_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from tracer.wire import Records
-
-TRISTATES: Final = {FALSE: False, TRUE: True, NULL: None}
 
 
 def _where(*kinds: Kind, also: tuple[Reason, ...] = ()) -> NDArray[np.bool_]:
@@ -47,24 +45,20 @@ for _end, _substate in (
 ):
     _TIME_WAIT_SUMS[:, _substate] = 0
     _TIME_WAIT_SUMS[_end, _substate] = 1
-_KIND_OF: Final = np.zeros(256, np.intp)
-_KIND_OF[[int(reason) for reason in RULES]] = [int(rule.kind) for rule in RULES.values()]
+_KIND_OF: Final = column_of("kind")
 
 
 class EvidenceTally:
     """One cell per member of an enum; `add` is a few array passes."""
 
     def __init__(self) -> None:
-        self._by_reason = np.zeros(256, np.int64)
         self._alone = np.zeros(len(AckFate), np.int64)
         self._losses = np.zeros((len(Kind), len(TRISTATES)), np.int64)
         self._time_wait = np.zeros(len(TimeWait), np.int64)
 
-    def add(self, records: Records, reasons: NDArray[np.uint8]) -> None:
-        """Count closes, given the Reason of each."""
-        by_reason = np.bincount(reasons, minlength=256)
-        self._by_reason += by_reason
-        wanted = np.bitwise_or.reduce(_LOOK[by_reason != 0])
+    def add(self, records: Records, reasons: NDArray[np.uint8], counts: NDArray[np.int64]) -> None:
+        """Count closes, given the Reason of each and how often each Reason comes."""
+        wanted = np.bitwise_or.reduce(_LOOK[counts != 0])
         look = _LOOK[reasons]
         if wanted & _WAITS:
             substates = records["tw_substate"][(look & _WAITS) != 0]
@@ -77,11 +71,11 @@ class EvidenceTally:
             fates = fates_alone(Rows(records, np.flatnonzero(look & _ALONE)))
             self._alone += np.bincount(fates, minlength=len(AckFate))
 
-    def ack_fates(self) -> dict[AckFate, int]:
-        """Return how the ACKs of peers' FINs went; passive closes only."""
+    def ack_fates(self, by_reason: NDArray[np.int64]) -> dict[AckFate, int]:
+        """Return how the ACKs of peers' FINs went, given all counts; passive closes only."""
         counts = self._alone.copy()
         plain = ~IS_ALONE & (FATE_OF != AckFate.NONE)
-        np.add.at(counts, FATE_OF[plain], self._by_reason[plain])
+        np.add.at(counts, FATE_OF[plain], by_reason[plain])
         return {fate: int(counts[fate]) for fate in AckFate if counts[fate]}
 
     def time_wait(self) -> dict[TimeWait, int]:

@@ -214,6 +214,10 @@ class RstFlag(IntFlag):
     HAS_REASON = 1 << 4
 
 
+# A plain integer: numpy takes it as it is, an enum's member costs a conversion.
+RST_SENT: Final = int(RstFlag.SENT_ACTIVE | RstFlag.SENT_REPLY)
+
+
 class SkFlag(IntFlag):
     """conn_record.sk_flags: enum sock_flags of include/net/sock.h as bits."""
 

@@ -9,7 +9,7 @@ member here, a row in RULES, a condition in classify_*.py and a sentence.
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import NamedTuple, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,7 @@ Verdicts: TypeAlias = npt.NDArray[np.void]
 
 FALSE, TRUE, NULL = 0, 1, 2
 """The three values of VERDICT_DTYPE's time_wait and data_lost."""
+TRISTATES: Final = {FALSE: False, TRUE: True, NULL: None}
 
 VERDICT_DTYPE = np.dtype(
     [

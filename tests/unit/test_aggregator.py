@@ -11,20 +11,24 @@ import pytest
 from tracer.aggregator import Aggregator
 from tracer.tcp import Cause, FinAck, Handshake, Kind
 from tracer.verdict import RULES, Reason
+from tracer.wire import CLOSE_DTYPE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from tracer.wire import Records
 
-def reasons(*members: Reason) -> NDArray[np.uint8]:
-    return np.array(members, np.uint8)
+
+def closes(*members: Reason) -> tuple[Records, NDArray[np.uint8]]:
+    """Return empty records, and these reasons of them."""
+    return np.zeros(len(members), CLOSE_DTYPE), np.array(members, np.uint8)
 
 
 def test_counts_by_kind_handshake_and_cause() -> None:
     """Prime numbers of closes come out as those numbers."""
     totals = Aggregator()
-    totals.add(reasons(*[Reason.FIN_CARRIED_ACK] * 23, *[Reason.PEER_PURE_ACK] * 17))
-    totals.add(reasons(*[Reason.LINGER_ZERO] * 7))
+    totals.add(*closes(*[Reason.FIN_CARRIED_ACK] * 23, *[Reason.PEER_PURE_ACK] * 17))
+    totals.add(*closes(*[Reason.LINGER_ZERO] * 7))
     seen = totals.snapshot()
     assert seen.shown == 47
     assert seen.closes == {
@@ -39,7 +43,7 @@ def test_counts_by_kind_handshake_and_cause() -> None:
 def test_every_reason_counts_where_its_rule_says() -> None:
     """No reason is lost, none counts twice; those with one verdict share its cell."""
     totals = Aggregator()
-    totals.add(reasons(*Reason))
+    totals.add(*closes(*Reason))
     seen = totals.snapshot()
     for counts in (seen.closes, seen.fin_acks, seen.causes):
         assert sum(counts.values()) == len(Reason)
@@ -51,7 +55,7 @@ def test_every_reason_counts_where_its_rule_says() -> None:
 def test_nothing_is_nothing() -> None:
     """An empty batch changes nothing, and without totals nothing is claimed."""
     totals = Aggregator()
-    totals.add(reasons())
+    totals.add(*closes())
     assert totals.snapshot().closes == {}
     assert totals.snapshot().unaccounted is None
 

@@ -32,8 +32,7 @@ def samples_of(*records: b.Records, **more: Any) -> dict[str, dict[Labels, float
     made = np.concatenate([b.active()[:0], *records])
     totals = {"closes": len(made), "missed": 0, "programs": {}, **more}
     aggregator = Aggregator(records=len(made))
-    aggregator.add(judge(made, b.HOST))
-    aggregator.tally.add(made, judge(made, b.HOST))
+    aggregator.add(made, judge(made, b.HOST))
     aggregator.add_counters(totals)
     return Composer(MANIFEST, b.HOST, 0.0).samples(aggregator.snapshot(), totals).series
 

@@ -11,26 +11,16 @@ from tracer.aggregator import Aggregator, Snapshot, StrayReset, strays_of
 from tracer.classify import classify, judge
 from tracer.outputs.summary import as_text
 from tracer.outputs.summary_evidence import FATES, STRAYS
-from tracer.tally_evidence import EvidenceTally
 from tracer.tcp import AckFate, Kind, Stray, TimeWait
 
 TIMER = {"ack_flags": 0x30, "fin_clock_10us": 4_000}
-
-
-def tally_of(*records: b.Records) -> EvidenceTally:
-    """Return the counts of these records, in one batch."""
-    made = np.concatenate(records)
-    tally = EvidenceTally()
-    tally.add(made, judge(made, b.HOST))
-    return tally
 
 
 def snapshot_of(*records: b.Records, **totals: object) -> Snapshot:
     """Return what a run of these records comes to."""
     made = np.concatenate(records)
     aggregator = Aggregator(records=len(made))
-    aggregator.add(judge(made, b.HOST))
-    aggregator.tally.add(made, judge(made, b.HOST))
+    aggregator.add(made, judge(made, b.HOST))
     aggregator.add_counters({"closes": len(made), "programs": {}, **totals})
     return aggregator.snapshot()
 
@@ -41,12 +31,12 @@ def text_of(snapshot: Snapshot) -> str:
 
 
 def test_fates_are_of_passive_closes() -> None:
-    counted = tally_of(*[b.passive()] * 5, *[b.passive_four(**TIMER)] * 3, b.active(), b.reset())
-    assert counted.ack_fates() == {AckFate.MERGED: 5, AckFate.TIMER: 3}
+    counted = snapshot_of(*[b.passive()] * 5, *[b.passive_four(**TIMER)] * 3, b.active(), b.reset())
+    assert counted.ack_fates == {AckFate.MERGED: 5, AckFate.TIMER: 3}
 
 
 def test_losses_are_of_ends_without_two_fins() -> None:
-    counted = tally_of(
+    counted = snapshot_of(
         *[b.reset()] * 3,
         *[b.reset(at_close__unacked=5)] * 2,
         b.aborted(unread=5),
@@ -54,7 +44,7 @@ def test_losses_are_of_ends_without_two_fins() -> None:
         b.passive(),
         b.attempt(sk_err=111),
     )
-    assert counted.data_lost() == {
+    assert counted.data_lost == {
         (Kind.RESET, False): 3,
         (Kind.RESET, True): 2,
         (Kind.ABORT, True): 1,
@@ -63,7 +53,7 @@ def test_losses_are_of_ends_without_two_fins() -> None:
 
 
 def test_time_wait_is_of_who_was_due_for_it() -> None:
-    counted = tally_of(
+    counted = snapshot_of(
         *[b.active()] * 4,
         *[b.orphan()] * 3,
         *[b.active(tw_substate=0)] * 2,
@@ -73,7 +63,7 @@ def test_time_wait_is_of_who_was_due_for_it() -> None:
         b.passive(),
         b.reset(),
     )
-    assert counted.time_wait() == {
+    assert counted.time_wait == {
         TimeWait.ENTERED: 6,
         TimeWait.ORPHANED: 3,
         TimeWait.REFUSED: 2,
@@ -85,14 +75,14 @@ def test_counts_agree_with_verdicts() -> None:
     """Whatever the bytes are, what is counted is what is shown."""
     made = b.noise(np.random.default_rng(8), 20_000)
     verdicts = classify(made, b.HOST)
-    counted = tally_of(made)
+    counted = snapshot_of(made)
     passive = verdicts[verdicts["kind"] == Kind.PASSIVE]
     shown = np.bincount(passive["ack_fate"], minlength=len(AckFate))
-    assert counted.ack_fates() == {fate: shown[fate] for fate in AckFate if shown[fate]}
+    assert counted.ack_fates == {fate: shown[fate] for fate in AckFate if shown[fate]}
     early = np.isin(verdicts["kind"], [Kind.ABORT, Kind.RESET, Kind.TIMEOUT])
-    assert sum(counted.data_lost().values()) == np.count_nonzero(early)
+    assert sum(counted.data_lost.values()) == np.count_nonzero(early)
     lost = early & (verdicts["data_lost"] == 1)
-    told = sum(count for (_, answer), count in counted.data_lost().items() if answer)
+    told = sum(count for (_, answer), count in counted.data_lost.items() if answer)
     assert told == np.count_nonzero(lost)
 
 
