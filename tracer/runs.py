@@ -44,7 +44,7 @@ def watch(wishes: Wishes) -> None:
         live = _live(source, wishes, keep=view is not None)
         run = _session(source.host, wishes, view, live=live)
         _follow(live, run, f"ready: tracing every TCP close on this host ({_in_force(source)})")
-    _summarize(run.finish(), wishes)
+    summarize(run.finish(), as_json=wishes.as_json)
 
 
 def record(path: str, wishes: Wishes, *, force: bool) -> None:
@@ -67,7 +67,7 @@ def replay(path: str, wishes: Wishes) -> None:
     with RecordingSource(path) as source, session_live.Stop() as stop:
         run = _session(host_facts(source), wishes, _view(wishes))
         session.run(source, run, stop)
-        _summarize(run.finish(), wishes)
+        summarize(run.finish(), as_json=wishes.as_json)
         if source.damage is not None:
             raise RecordingError(f"{path} is damaged {source.damage}; all before that was read")
 
@@ -155,6 +155,15 @@ def summary_text(snapshot: Snapshot) -> str:
     return summary.as_text(snapshot)
 
 
+def summarize(snapshot: Snapshot, *, as_json: bool) -> None:
+    """Print the summary; with --json, stdout is for machines alone."""
+    if as_json:
+        tell(summary_text(snapshot))
+        return
+    sys.stdout.write(summary_text(snapshot))
+    sys.stdout.flush()
+
+
 # In a few words what the evidence rests on, what is missing included.
 def _in_force(source: KernelSource) -> str:
     words = [str(source.manifest["mechanism"]), _evidence(source.manifest["hooks"])]
@@ -231,12 +240,3 @@ def _view(wishes: Wishes) -> View | None:
     if wishes.as_json:
         return JsonView(sys.stdout)
     return LiveView(sys.stdout, wide=wishes.wide, color=wishes.color)
-
-
-# With --json, stdout is for machines alone.
-def _summarize(snapshot: Snapshot, wishes: Wishes) -> None:
-    if wishes.as_json:
-        tell(summary_text(snapshot))
-        return
-    sys.stdout.write(summary_text(snapshot))
-    sys.stdout.flush()

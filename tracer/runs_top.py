@@ -13,7 +13,6 @@ from tracer import runs
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from tracer.aggregator import Snapshot
     from tracer.batch import Batch
     from tracer.classify_graceful import Reasons
     from tracer.detectors.close_rates import CloseCounts, CloseGroup, CloseRates
@@ -56,7 +55,7 @@ def top(wishes: Wishes) -> None:
             _follow(live, run, stop, rates, screen, wishes)
             for batch in live.rest():
                 run.feed(batch)
-    _summarize(run.finish(), wishes)
+    runs.summarize(run.finish(), as_json=wishes.as_json)
 
 
 def report(path: str, wishes: Wishes) -> None:
@@ -74,7 +73,7 @@ def report(path: str, wishes: Wishes) -> None:
         snapshot = run.finish()
         screen = Screen(sys.stdout, repaint=False)
         _show(screen, rates.totals(), span.seconds, span.last_ns, wishes)
-        _summarize(snapshot, wishes)
+        runs.summarize(snapshot, as_json=wishes.as_json)
         if source.damage is not None:
             raise RecordingError(f"{path} is damaged {source.damage}; all before that was read")
 
@@ -106,15 +105,6 @@ def _show(
         sys.stdout.flush()
     else:
         screen.show(form.as_lines(rows, len(counts), span_s, screen.width, color=wishes.color))
-
-
-# With --json, stdout is for machines alone.
-def _summarize(snapshot: Snapshot, wishes: Wishes) -> None:
-    if wishes.as_json:
-        runs.tell(runs.summary_text(snapshot))
-        return
-    sys.stdout.write(runs.summary_text(snapshot))
-    sys.stdout.flush()
 
 
 def _session(host: HostFacts, rates: CloseRates, wishes: Wishes) -> Session:
