@@ -53,7 +53,7 @@ def cli() -> None:
 
 @cli.command()
 @cli_options.options(
-    cli_options.FILTER_OPTIONS, cli_options.LIMIT_OPTIONS, cli_options.VIEW_OPTIONS
+    cli_options.FILTER_OPTIONS, (cli_options.COUNT, cli_options.DURATION), cli_options.VIEW_OPTIONS
 )
 def watch(**options: Any) -> None:
     """Show every close as it happens. Needs root.
@@ -68,7 +68,7 @@ def watch(**options: Any) -> None:
 @cli.command()
 @click.argument("file")
 @click.option("-f", "--force", is_flag=True, help="Overwrite FILE.")
-@cli_options.options(cli_options.LIMIT_OPTIONS)
+@cli_options.options((cli_options.COUNT, cli_options.DURATION))
 def record(file: str, *, force: bool, **options: Any) -> None:
     """Record raw closes into FILE ("-": stdout), to replay anywhere. Needs root.
 
@@ -79,9 +79,7 @@ def record(file: str, *, force: bool, **options: Any) -> None:
 
 @cli.command()
 @click.argument("file")
-@cli_options.options(
-    cli_options.FILTER_OPTIONS, (cli_options.LIMIT_OPTIONS[0],), cli_options.VIEW_OPTIONS
-)
+@cli_options.options(cli_options.FILTER_OPTIONS, (cli_options.COUNT,), cli_options.VIEW_OPTIONS)
 def replay(file: str, **options: Any) -> None:
     """Show a recording FILE ("-": stdin) as watch would have. Needs no root, no kernel.
 
@@ -96,9 +94,7 @@ for command in (*cli_top.COMMANDS, *cli_census.COMMANDS, *cli_kill.COMMANDS):
 
 @cli.command()
 @click.argument("topics", nargs=-1, metavar="[TOPIC]...")
-@cli_options.options(
-    cli_options.EXPLAIN_OPTIONS, cli_options.FILTER_OPTIONS, (cli_options.VIEW_OPTIONS[-1],)
-)
+@cli_options.options(cli_options.EXPLAIN_OPTIONS, cli_options.FILTER_OPTIONS, (cli_options.COLOR,))
 def explain(topics: tuple[str, ...], *, path: str | None, last: bool, **options: Any) -> None:
     """Tell what a word for an end means, who is at fault, what to do; or draw a real one.
 
@@ -113,7 +109,7 @@ def explain(topics: tuple[str, ...], *, path: str | None, last: bool, **options:
 
 @cli.command()
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per scenario.")
-@cli_options.options((cli_options.VIEW_OPTIONS[-1],))
+@cli_options.COLOR
 def demo(*, as_json: bool, color: str) -> None:
     """Make every kind of close on loopback, and show each. Needs root, takes a few seconds.
 
@@ -139,7 +135,7 @@ def serve(**options: Any) -> None:
 
 @cli.command()
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per fact.")
-@cli_options.options((cli_options.VIEW_OPTIONS[-1],))
+@cli_options.COLOR
 def doctor(*, as_json: bool, color: str) -> None:
     """Tell what this host allows, what will be used and why; each "no" with its remedy.
 

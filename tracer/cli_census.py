@@ -14,11 +14,16 @@ if TYPE_CHECKING:
 
     from tracer import runs_census
 
-PORT, PID, COMM, RADDR, NETNS = cli_options.FILTER_OPTIONS[:5]
 HOLDER_PID: Final = click.option(
     "--pid", "pids", type=click.IntRange(1), multiple=True, help="Process that holds it."
 )
-SOCKET_OPTIONS: Final = (PORT, HOLDER_PID, COMM, RADDR, NETNS)
+SOCKET_OPTIONS: Final = (
+    cli_options.PORT,
+    HOLDER_PID,
+    cli_options.COMM,
+    cli_options.RADDR,
+    cli_options.NETNS,
+)
 LOOK_OPTIONS: Final = (
     click.option(
         "--over",
@@ -35,16 +40,9 @@ LOOK_OPTIONS: Final = (
         metavar="SECONDS",
         help="Show it again and again, until interrupted.",
     ),
-    click.option(
-        "--limit",
-        type=click.IntRange(1),
-        default=20,
-        show_default=True,
-        metavar="N",
-        help="Show no more rows.",
-    ),
+    cli_options.rows_limit(),
     click.option("--json", "as_json", is_flag=True, help="One JSON object per row, and totals."),
-    cli_options.VIEW_OPTIONS[-1],
+    cli_options.COLOR,
 )
 
 
@@ -58,9 +56,8 @@ def wishes(options: dict[str, Any]) -> runs_census.Wishes:
     """Return a command's options as plain values."""
     from tracer import runs_census  # noqa: PLC0415 - each command imports what it needs
 
-    names = ("ports", "pids", "comms", "raddrs")
     color = cli_options.want_color(options.pop("color"))
-    filters = {name: options.pop(name, ()) for name in names}
+    filters = cli_options.take_filters(options)
     return runs_census.Wishes(filters=filters, color=color, **options)
 
 

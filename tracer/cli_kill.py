@@ -37,16 +37,9 @@ STATES: Final = {"close_wait": TcpState.CLOSE_WAIT, "fin_wait2": TcpState.FIN_WA
 @cli_options.options(cli_census.SOCKET_OPTIONS)
 @click.option("--execute", is_flag=True, help="End them, after asking.")
 @click.option("--yes", is_flag=True, help="With --execute: do not ask.")
-@click.option(
-    "--limit",
-    type=click.IntRange(1),
-    default=20,
-    show_default=True,
-    metavar="N",
-    help="Show no more rows; all that are named are ended.",
-)
+@cli_options.rows_limit("Show no more rows; all that are named are ended.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per socket.")
-@cli_options.options((cli_options.VIEW_OPTIONS[-1],))
+@cli_options.COLOR
 def kill(*, states: tuple[str, ...], yes: bool, **options: Any) -> None:
     """End stale sockets in CLOSE_WAIT or FIN_WAIT2, as ss -K does. Needs root.
 
@@ -58,7 +51,7 @@ def kill(*, states: tuple[str, ...], yes: bool, **options: Any) -> None:
     if yes and not options["execute"]:
         raise UsageError("--yes answers what --execute asks: give both")
     color = cli_options.want_color(options.pop("color"))
-    filters = {name: options.pop(name) for name in ("ports", "pids", "comms", "raddrs")}
+    filters = cli_options.take_filters(options)
     chosen = tuple(STATES[name] for name in dict.fromkeys(states))
     wishes = runs_kill.Wishes(states=chosen, filters=filters, color=color, **options)
     sys.exit(runs_kill.kill(wishes, _agrees(yes=yes)))

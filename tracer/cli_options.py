@@ -65,70 +65,76 @@ def _address(text: str) -> tuple[str, int]:
     return bare, int(port)
 
 
-FILTER_OPTIONS: Final = (
-    click.option(
-        "--port",
-        "ports",
-        type=click.IntRange(0, 65535),
-        multiple=True,
-        help="Local or remote port.",
-    ),
-    click.option(
-        "--pid",
-        "pids",
-        type=click.IntRange(1),
-        multiple=True,
-        help="Process that opened or closed.",
-    ),
-    click.option(
-        "--comm",
-        "comms",
-        metavar="COMM",
-        multiple=True,
-        help="Its name, or a pattern like 'nginx*'.",
-    ),
-    click.option(
-        "--raddr",
-        "raddrs",
-        callback=_each(_network),
-        metavar="ADDR[/BITS]",
-        multiple=True,
-        help="Remote address or network.",
-    ),
-    click.option(
-        "--netns",
-        "netns",
-        callback=_each(_netns),
-        metavar="INUM|NAME|PATH",
-        multiple=True,
-        help="Network namespace.",
-    ),
-    click.option(
-        "--kind",
-        "kinds",
-        type=click.Choice(list(KINDS)),
-        metavar="KIND",
-        multiple=True,
-        help=f"How it ended: {', '.join(KINDS)}.",
-    ),
-    click.option(
-        "--handshake",
-        "handshakes",
-        type=click.Choice(list(HANDSHAKES)),
-        metavar="HANDSHAKE",
-        multiple=True,
-        help=f"How the FINs were exchanged: {', '.join(HANDSHAKES)}.",
-    ),
+PORT: Final = click.option(
+    "--port",
+    "ports",
+    type=click.IntRange(0, 65535),
+    multiple=True,
+    help="Local or remote port.",
 )
-LIMIT_OPTIONS: Final = (
-    click.option("--count", type=click.IntRange(1), metavar="N", help="Stop after N closes."),
-    click.option(
-        "--duration",
-        "duration_s",
-        type=click.FloatRange(0, min_open=True),
-        metavar="SECONDS",
-        help="Stop after so long.",
-    ),
+PID: Final = click.option(
+    "--pid",
+    "pids",
+    type=click.IntRange(1),
+    multiple=True,
+    help="Process that opened or closed.",
+)
+COMM: Final = click.option(
+    "--comm",
+    "comms",
+    metavar="COMM",
+    multiple=True,
+    help="Its name, or a pattern like 'nginx*'.",
+)
+RADDR: Final = click.option(
+    "--raddr",
+    "raddrs",
+    callback=_each(_network),
+    metavar="ADDR[/BITS]",
+    multiple=True,
+    help="Remote address or network.",
+)
+NETNS: Final = click.option(
+    "--netns",
+    "netns",
+    callback=_each(_netns),
+    metavar="INUM|NAME|PATH",
+    multiple=True,
+    help="Network namespace.",
+)
+KIND: Final = click.option(
+    "--kind",
+    "kinds",
+    type=click.Choice(list(KINDS)),
+    metavar="KIND",
+    multiple=True,
+    help=f"How it ended: {', '.join(KINDS)}.",
+)
+HANDSHAKE: Final = click.option(
+    "--handshake",
+    "handshakes",
+    type=click.Choice(list(HANDSHAKES)),
+    metavar="HANDSHAKE",
+    multiple=True,
+    help=f"How the FINs were exchanged: {', '.join(HANDSHAKES)}.",
+)
+FILTER_OPTIONS: Final = (PORT, PID, COMM, RADDR, NETNS, KIND, HANDSHAKE)
+COUNT: Final = click.option(
+    "--count", type=click.IntRange(1), metavar="N", help="Stop after N closes."
+)
+DURATION: Final = click.option(
+    "--duration",
+    "duration_s",
+    type=click.FloatRange(0, min_open=True),
+    metavar="SECONDS",
+    help="Stop after so long.",
+)
+COLOR: Final = click.option(
+    "--color",
+    type=click.Choice(("auto", "always", "never")),
+    default="auto",
+    show_default=True,
+    help="NO_COLOR is respected.",
 )
 EXPLAIN_OPTIONS: Final = (
     click.option("--in", "path", metavar="FILE", help='The last of a recording ("-": stdin).'),
@@ -185,14 +191,20 @@ VIEW_OPTIONS: Final = (
     click.option("-w", "--wide", is_flag=True, help="Every column, and why; any width."),
     click.option("--json", "as_json", is_flag=True, help="One JSON object per close."),
     click.option("--summary", "summary_only", is_flag=True, help="No lines, only the summary."),
-    click.option(
-        "--color",
-        type=click.Choice(("auto", "always", "never")),
-        default="auto",
-        show_default=True,
-        help="NO_COLOR is respected.",
-    ),
+    COLOR,
 )
+
+
+def rows_limit(words: str = "Show no more rows.") -> Callable[[Command], Command]:
+    """Return --limit of a table."""
+    return click.option(
+        "--limit",
+        type=click.IntRange(1),
+        default=20,
+        show_default=True,
+        metavar="N",
+        help=words,
+    )
 
 
 def options(*groups: tuple[Command, ...]) -> Callable[[Command], Command]:
@@ -214,12 +226,17 @@ def want_color(choice: str) -> bool:
     return capable and sys.stdout.isatty()
 
 
-FILTER_NAMES: Final = ("ports", "pids", "comms", "raddrs", "netns")
+SOCKET_FILTERS: Final = ("ports", "pids", "comms", "raddrs")
+
+
+def take_filters(options: dict[str, Any]) -> dict[str, Any]:
+    """Take what says which sockets are meant out of a command's options."""
+    return {name: options.pop(name, ()) for name in SOCKET_FILTERS}
 
 
 def wishes(options: dict[str, Any]) -> runs.Wishes:
     """Return a command's options as plain values."""
-    filters = {name: options.get(name, ()) for name in FILTER_NAMES}
+    filters = {name: options.get(name, ()) for name in (*SOCKET_FILTERS, "netns")}
     filters["kinds"] = tuple(KINDS[label] for label in options.get("kinds", ()))
     filters["handshakes"] = tuple(HANDSHAKES[label] for label in options.get("handshakes", ()))
     return runs.Wishes(

@@ -21,16 +21,9 @@ COUNT_OPTIONS: Final = (
         show_default=True,
         help="Order.",
     ),
-    click.option(
-        "--limit",
-        type=click.IntRange(1),
-        default=20,
-        show_default=True,
-        metavar="N",
-        help="Show no more rows.",
-    ),
+    cli_options.rows_limit(),
     click.option("--json", "as_json", is_flag=True, help="One JSON object per row."),
-    cli_options.VIEW_OPTIONS[-1],
+    cli_options.COLOR,
 )
 
 
@@ -54,7 +47,7 @@ def wishes(options: dict[str, Any]) -> runs_top.Wishes:
     metavar="SECONDS",
     help="Count anew after so long.",
 )
-@cli_options.options((cli_options.LIMIT_OPTIONS[1],), COUNT_OPTIONS)
+@cli_options.options((cli_options.DURATION,), COUNT_OPTIONS)
 def top(**options: Any) -> None:
     """Show who ends how many connections, and how, again and again. Needs root.
 
