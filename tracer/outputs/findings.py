@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from tracer.close_text import harmless
 from tracer.detectors.finding import Severity
+from tracer.outputs import table
 from tracer.outputs.text import BOLD, DIM, RED, YELLOW, duration, paint
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from tracer.census import Census
     from tracer.detectors.holders import Holder
+    from tracer.outputs.table import Column
 
 
 class HasNetns(Protocol):
@@ -26,7 +28,24 @@ class HasNetns(Protocol):
         """Inode number."""
 
 
+class Judged(Protocol):
+    """A finding with a verdict: how grave it is, why, and what to do."""
+
+    @property
+    def severity(self) -> Severity:
+        """How soon somebody should care."""
+
+    @property
+    def why(self) -> str:
+        """One sentence."""
+
+    @property
+    def advice(self) -> str:
+        """What to do; may be empty."""
+
+
 InNetns = TypeVar("InNetns", bound=HasNetns)
+Verdict = TypeVar("Verdict", bound=Judged)
 
 VERSION: Final = 1
 """Of the JSON objects; keys may be added without a new one."""
@@ -103,11 +122,25 @@ def details(why: str, advice: str, width: int, *, color: bool) -> list[str]:
     return [paint(line, DIM if color else "") for line in lines]
 
 
+def judged(
+    columns: Sequence[tuple[Column, Callable[[Verdict], str]]],
+    chosen: Sequence[Verdict],
+    width: int,
+    *,
+    color: bool,
+) -> list[str]:
+    """Return a row per finding; where all is not well, why and what to do below it."""
+    rows = [[cell(f) for _, cell in columns] for f in chosen]
+    shown = table.lines([column for column, _ in columns], rows, width, color=color)
+    below = [details(f.why, f.advice, width, color=color) if f.severity else [] for f in chosen]
+    return interleave(shown, below, [INKS[f.severity] if color else "" for f in chosen])
+
+
 def interleave(
-    table: Sequence[str], below: Iterable[Sequence[str]], inks: Iterable[str]
+    shown: Sequence[str], below: Iterable[Sequence[str]], inks: Iterable[str]
 ) -> list[str]:
     """Return the title, then each row in its ink with what belongs below it."""
-    title, *rows = table
+    title, *rows = shown
     lines = [title]
     for row, more, ink in zip(rows, below, inks, strict=True):
         lines += [paint(row, ink), *more]

@@ -6,7 +6,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from tracer.outputs import findings as form
-from tracer.outputs import table
 from tracer.outputs.table import Column
 from tracer.outputs.text import endpoint, plural
 
@@ -37,27 +36,18 @@ def as_lines(
     if not chosen:
         return [_none(report), *form.accounts(census)]
     names, spaces = form.netns_names(census), {space.netns: space for space in report.namespaces}
+    columns = _columns(wide=width >= form.WIDE)
     lines: list[str] = []
     for netns, mine in form.by_netns(chosen).items():
         words = _heading(netns, spaces.get(netns), names)
-        lines += [*form.heading(words, width, color=color), *_table(mine, width, color=color), ""]
+        lines += form.heading(words, width, color=color)
+        lines += [*form.judged(columns, mine, width, color=color), ""]
     return [
         *lines,
         f"{len(chosen):,} of {plural(report.listeners, 'listener')}. "
         + _orphans(report.namespaces),
         *form.accounts(census),
     ]
-
-
-def _table(chosen: Sequence[ListenerFinding], width: int, *, color: bool) -> list[str]:
-    columns = _columns(wide=width >= form.WIDE)
-    rows = [[get(f) for _, get in columns] for f in chosen]
-    shown = table.lines([column for column, _ in columns], rows, width, color=color)
-    below = [
-        form.details(f.why, f.advice, width, color=color) if f.severity else [] for f in chosen
-    ]
-    inks = [form.INKS[f.severity] if color else "" for f in chosen]
-    return form.interleave(shown, below, inks)
 
 
 def _none(report: ListenReport) -> str:

@@ -94,13 +94,7 @@ def _heading(total: TimeWaitTotal, names: dict[int, str], census: Census) -> str
 
 def _ports(chosen: Sequence[PortsFinding], width: int, *, color: bool) -> list[str]:
     columns = _columns(sources=_sources_matter(chosen), wide=width >= form.WIDE)
-    rows = [[get(f) for _, get in columns] for f in chosen]
-    shown = table.lines([column for column, _ in columns], rows, width, color=color)
-    below = [
-        form.details(f.why, f.advice, width, color=color) if f.severity else [] for f in chosen
-    ]
-    inks = [form.INKS[f.severity] if color else "" for f in chosen]
-    return form.interleave(shown, below, inks)
+    return form.judged(columns, chosen, width, color=color)
 
 
 def _columns(*, sources: bool, wide: bool) -> list[tuple[Column, PortCell]]:
@@ -133,10 +127,7 @@ def _sources_matter(chosen: Sequence[PortsFinding]) -> bool:
 
 
 def _users(finding: PortsFinding) -> str:
-    if not finding.users:
-        return "-"
-    more = f" +{len(finding.users) - 1}" if len(finding.users) > 1 else ""
-    return f"{finding.users[0].holder.comm}[{finding.users[0].holder.pid}]{more}"
+    return form.who([user.holder for user in finding.users], len(finding.users))
 
 
 def _left(finding: PortsFinding) -> str:
