@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from tracer import privileges
 from tracer.errors import HostError
+from tracer.kernel import capabilities
 from tracer.kernel.cgroups import CgroupPaths
 from tracer.kernel.launch import python_candidates
 
@@ -51,17 +52,11 @@ def _standing_facts() -> Iterator[Fact]:
 
 
 def _privilege() -> Fact:
-    held = int(_status("CapEff") or "0", 16)
-    admin, bpf, perfmon = (held >> bit & 1 for bit in (21, 39, 38))
-    if admin or (bpf and perfmon):
+    lacking = " and ".join(capabilities.missing())
+    if not lacking:
         return Fact("privilege", True, "root" if os.geteuid() == 0 else "CAP_BPF, CAP_PERFMON")
-    detail = f"uid {os.geteuid()} without CAP_BPF and CAP_PERFMON"
+    detail = f"uid {os.geteuid()} without {lacking}"
     return Fact("privilege", False, detail, "run as root: sudo fourwave …")
-
-
-def _status(name: str) -> str | None:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(name)), None)
 
 
 def _btf() -> Fact:
