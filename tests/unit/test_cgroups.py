@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from tracer.kernel import cgroups
+from tracer.kernel import cgroups, mountinfo
 from tracer.kernel.cgroups import CgroupPaths
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def open_fds() -> set[str]:
 def fake_mounts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, line: bytes) -> None:
     file = tmp_path / "mountinfo"
     file.write_bytes(MOUNTINFO + line)
-    monkeypatch.setattr(cgroups, "Path", lambda _: file)
+    monkeypatch.setattr(mountinfo, "Path", lambda _: file)
 
 
 def test_the_own_cgroup_is_found_by_its_id(paths: CgroupPaths, mount: Path) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import ctypes
 import os
-import re
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING
+
+from tracer.kernel.mountinfo import read_mounts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -72,12 +72,6 @@ def _open_mount() -> tuple[int, bytes]:
 
 
 def _cgroup2_mounts() -> Iterator[bytes]:
-    for line in Path("/proc/self/mountinfo").read_bytes().splitlines():
-        left, _, right = line.partition(b" - ")
-        if right.startswith(b"cgroup2 "):
-            yield re.sub(rb"\\([0-7]{3})", _from_octal, left.split()[4])
-
-
-# Blanks and backslashes in a mount point: fs/seq_file.c mangle_path().
-def _from_octal(match: re.Match[bytes]) -> bytes:
-    return bytes([int(match[1], 8)])
+    for mount in read_mounts("/proc/self/mountinfo"):
+        if mount.fstype == b"cgroup2":
+            yield mount.point

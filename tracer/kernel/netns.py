@@ -18,8 +18,9 @@ import re
 import socket
 import threading
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
+
+from tracer.kernel.mountinfo import read_mounts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -191,16 +192,9 @@ def _mount_namespace(pid: str) -> str:
     return ""
 
 
-# "… net:[4026532281] /run/netns/blue rw … - nsfs nsfs rw": proc_pid_mountinfo(5).
 def _mounted(mountinfo: str, root: str) -> Iterator[tuple[int, str]]:
     with suppress(OSError):
-        for line in Path(mountinfo).read_text(errors="surrogateescape").splitlines():
-            fields = line.split(" ", 5)
-            match = _LINK.fullmatch(fields[3]) if len(fields) > 5 else None
+        for mount in read_mounts(mountinfo):
+            match = _LINK.fullmatch(os.fsdecode(mount.root))
             if match:
-                yield int(match[1]), root + _unescaped(fields[4])
-
-
-# Blanks and backslashes in a mount point: fs/seq_file.c mangle_path().
-def _unescaped(path: str) -> str:
-    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), path)
+                yield int(match[1]), root + os.fsdecode(mount.point)
