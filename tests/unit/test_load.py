@@ -259,7 +259,7 @@ def test_a_text_is_compiled_for_this_kernel(kernel: str, monkeypatch: pytest.Mon
 
 def test_every_size_of_the_programs_is_given() -> None:
     """What the text has in capitals and does not define is a macro on the command line."""
-    given = {flag[2:].partition("=")[0] for flag in load.compile_flags(OPTIONS) if flag[:2] == "-D"}
+    given = {flag[2:].partition("=")[0] for flag in load.macros_of(OPTIONS) if flag[:2] == "-D"}
     assert {name for name in given if not re.search(rf"\b{name}\b", PROGRAM)} <= {"PAGE_SIZE"}
 
 

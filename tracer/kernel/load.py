@@ -53,6 +53,8 @@ PROGRAMS = (
 # Left out where the kernel has no such tracepoint: they only add to what a record says.
 # Linux commit e6a3e4434000 ("net: sock: add trace for socket errors") (in v5.14).
 OPTIONAL = (("error_report", "on_error_report", "inet_sk_error_report", False),)
+# No warnings about BCC's own headers, and nothing for a debugger.
+QUIET = ("-Wno-everything", "-g0")
 _TWIN_MARK = 0x7477696E  # is_twin() in teardown.bpf.c
 
 
@@ -117,7 +119,7 @@ def load_iterators(btf: Btf, options: dict[str, Any]) -> tuple[dict[str, Any], d
     """Load what takes the census. A kernel that refuses it is no failure: there is sock_diag."""
     try:
         text = load_census
-        about = text.MAIN, text.CENSUS_MEMBERS, text.flags(options), text.MAPS
+        about = text.MAIN, text.CENSUS_MEMBERS, text.macros_of(options), text.MAPS
         module, _ = compile_text(btf, options, *about)
         maps = {name: module[name].map_fd for name in text.MAPS}
         return {"census": "iterator"}, text.attach(maps, module.dump_func, btf)
@@ -164,7 +166,7 @@ def read_btf() -> Btf:
 def compile_programs(btf: Btf, options: dict[str, Any]) -> tuple[Module, dict[str, Any]]:
     """Return the compiled programs that follow closes."""
     maps = ("counts", "strays", *(f"closes_{n}" for n in range(options["rings"])))
-    return compile_text(btf, options, "teardown.bpf.c", MEMBERS, compile_flags(options), maps)
+    return compile_text(btf, options, "teardown.bpf.c", MEMBERS, macros_of(options), maps)
 
 
 def compile_text(
@@ -172,7 +174,7 @@ def compile_text(
     options: dict[str, Any],
     main: str,
     members: dict[str, dict[str, str]],
-    cflags: list[str],
+    macros: list[str],
     maps: Sequence[str],
 ) -> tuple[Module, dict[str, Any]]:
     """Return a compiled text, and what the manifest tells of its making. Raises StageError.
@@ -184,7 +186,7 @@ def compile_text(
         text = assemble(Path(options["bpf_dir"]), main, types, facts(btf))
     except BtfError as error:
         raise StageError("btf", str(error)) from error
-    compiler = bcc_file()
+    compiler, cflags = bcc_file(), [*macros, *QUIET]
     key = compiled.fingerprint(text, cflags, compiler)
     kept = compiled.restore(main, key) if compiler else None
     if kept is not None:
@@ -223,9 +225,8 @@ def facts(btf: Btf) -> list[str]:
     return [name for name, there in has.items() if there]
 
 
-def compile_flags(options: dict[str, Any]) -> list[str]:
-    """Return the sizes as macros, and no warnings about BCC's own headers."""
-    page = os.sysconf("SC_PAGESIZE")
+def macros_of(options: dict[str, Any]) -> list[str]:
+    """Return the sizes as macros."""
     return [
         f"-DCONN_MAX={options['conn_max']}",
         f"-DSLOTS={options['slots']}",
@@ -234,9 +235,7 @@ def compile_flags(options: dict[str, Any]) -> list[str]:
         f"-DRING_PAGES={options['ring_pages']}",
         f"-DCPU_SLOTS={options['cpu_slots']}",
         f"-DSTRAYS_MAX={options['strays_max']}",
-        f"-DPAGE_SIZE={page}",
-        "-Wno-everything",
-        "-g0",
+        f"-DPAGE_SIZE={os.sysconf('SC_PAGESIZE')}",
     ]
 
 

@@ -12,7 +12,7 @@ from tracer.kernel.header import MEMBERS
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ("CENSUS_MEMBERS", "MAIN", "MAPS", "attach", "flags")
+__all__ = ("CENSUS_MEMBERS", "MAIN", "MAPS", "attach", "macros_of")
 
 MAIN = "census.bpf.c"
 # (name in the manifest, function, the kernel's function that names the iterator)
@@ -52,14 +52,12 @@ CENSUS_MEMBERS = {
 }
 
 
-def flags(options: dict[str, Any]) -> list[str]:
+def macros_of(options: dict[str, Any]) -> list[str]:
     """Return the sizes of the maps, and the unit of the kernel's stamps, as macros."""
     return [
         f"-DSTATES_MAX={options['states_max']}",
         f"-DPORTS_MAX={options['ports_max']}",
         f"-DHZ={options['hz']}",
-        "-Wno-everything",
-        "-g0",
     ]
 
 
