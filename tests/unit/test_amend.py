@@ -6,9 +6,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pytest
 
 from tracer.amend import HOLD_NS, Amender
 from tracer.tcp import ConnFlag, RecordType, RstFlag
+from tracer.waiting import ROOM_MIN, Waiting
 from tracer.wire import CLOSE_DTYPE
 
 if TYPE_CHECKING:
@@ -145,3 +147,63 @@ def test_first_of_two_resets_counts() -> None:
     out = Amender().feed(np.concatenate((held, resets(held), later)), T0)
     assert out["rst_sent_ns"].tolist() == [T0 + 5]
     assert out["rst_flags"].tolist() == [RstFlag.SENT_ACTIVE | RstFlag.SENT_REPLY]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_every_close_leaves_once_and_as_it_came(seed: int) -> None:
+    """Batches of any size, reports late or early: nothing but the report's fields changes."""
+    rng = np.random.default_rng(seed)
+    came = closes(2_000)
+    came["closed_ns"] = T0 + np.arange(len(came)) * 100_000
+    came["flags"] = np.where(rng.random(len(came)) < 0.7, ConnFlag.RESET_MAY_FOLLOW, 0)
+    came["saddr"] = rng.integers(0, 256, came["saddr"].shape)
+    reports = resets(came[(came["flags"] != 0) & (rng.random(len(came)) < 0.3)])
+    stream = np.concatenate((came, reports))
+    # Both rings are read within a few milliseconds: that far a report may be from its close.
+    seen_ns = stream["closed_ns"] + rng.integers(0, HOLD_NS // 4, len(stream)).astype(np.uint64)
+    order = np.argsort(seen_ns)
+    stream, seen_ns = stream[order], seen_ns[order]
+    amender, left = Amender(), []
+    ends = np.sort(rng.choice(len(stream), 60, replace=False))
+    for part, times in zip(np.split(stream, ends), np.split(seen_ns, ends), strict=True):
+        if len(part):
+            left.append(amender.feed(part.copy(), int(times[-1])))
+    left.append(amender.flush())
+    out = np.concatenate(left)
+    out = out[np.argsort(out["cookie"])]
+    reset = np.isin(came["cookie"], reports["cookie"])
+    assert (out["rst_flags"] != 0).tolist() == reset.tolist()
+    assert amender.unmatched == 0
+    for name in ("rst_flags", "rst_sent_ns", "rst_reason"):
+        out[name] = 0
+    assert out.tobytes() == came.tobytes()
+
+
+def test_what_waits_was_copied() -> None:
+    """A batch may lie in memory that its source uses again."""
+    amender, batch = Amender(), closes(3, may_follow=True)
+    amender.feed(batch, T0)
+    batch["cookie"] = 0
+    assert amender.flush()["cookie"].tolist() == [100, 101, 102]
+
+
+def test_order_of_arrival_is_kept() -> None:
+    """However many waited, and whoever left in between."""
+    amender = Amender()
+    crowd = closes(3_000, may_follow=True)
+    amender.feed(crowd, T0)
+    gone = amender.feed(resets(crowd[1::2]), T0 + 1)
+    assert gone["cookie"].tolist() == crowd["cookie"][1::2].tolist()
+    amender.feed(closes(100, may_follow=True, first_cookie=9_000), T0 + 2)
+    expected = [*crowd["cookie"][::2].tolist(), *range(9_000, 9_100)]
+    assert amender.flush()["cookie"].tolist() == expected
+
+
+def test_room_is_given_back() -> None:
+    """A crowd that waited leaves no memory behind."""
+    waiting = Waiting()
+    for count in (50_000, 10):
+        crowd = closes(count)
+        waiting.add(crowd, np.ones(count, np.bool_), T0)
+        assert waiting.release_all().tobytes() == crowd.tobytes()
+    assert len(waiting.records) == ROOM_MIN

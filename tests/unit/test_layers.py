@@ -19,7 +19,7 @@ PACKAGE: Final = ROOT / "tracer"
 FACTS: Final = ("batch", "census", "errors", "tcp")
 JUDGE: Final = ("columns", "verdict", "wire", "classify")
 COUNT: Final = ("spans", "tally", "samples")
-PURE: Final = (*FACTS, *JUDGE, "why", "close", "metrics", "filters", "amend", *COUNT)
+PURE: Final = (*FACTS, *JUDGE, "why", "close", "metrics", "filters", "waiting", "amend", *COUNT)
 EDGES: Final = ("recording", "kernel", "outputs")
 
 # What a module, or all modules of a subpackage, may import of ours. A subpackage may
@@ -40,7 +40,8 @@ MAY_IMPORT: Final[dict[str, tuple[str, ...]]] = {
     "classify": (*FACTS, "columns", "verdict", "wire"),
     "why": (*FACTS, "verdict"),
     "close": (*FACTS, *JUDGE, "why"),
-    "amend": (*FACTS, "wire"),
+    "waiting": ("columns", "wire"),
+    "amend": (*FACTS, "columns", "waiting", "wire"),
     "filters": (*FACTS, *JUDGE),
     # verdicts to counts
     "spans": (*FACTS, *JUDGE),
