@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 READY_S: Final = 30.0
 END_S: Final = 5.0
+GONE: Final = (errno.EPIPE, errno.ECONNRESET, errno.ECONNREFUSED)
+"""The web process has ended: the next samples start it again."""
 RESTART_S: Final = 5.0
 MESSAGE_BYTES: Final = 1 << 20
 BACKLOG: Final = 512
@@ -141,8 +144,7 @@ class Web:
         except BlockingIOError:
             return
         except OSError as error:
-            # It is gone: the next call starts it again.
-            if error.errno not in (32, 104, 111):
+            if error.errno not in GONE:
                 tell(f"samples of {len(samples)} bytes not handed over: {error.strerror}")
 
     def reload(self) -> None:
