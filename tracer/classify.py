@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from tracer.actors import are_known
 from tracer.classify_abortive import abortive
 from tracer.classify_ack import ack_fates
 from tracer.classify_active import DONE, active
@@ -198,9 +199,6 @@ def _how_table() -> npt.NDArray[np.uint8]:
 
 
 _HOW = _how_table()
-_TRUSTED = np.array(
-    [bool(flags & ActorFlag.VALID) and not flags & ActorFlag.IN_SOFTIRQ for flags in range(256)]
-)
 
 
 def _name_closers(records: Records, reasons: Reasons, verdicts: Verdicts) -> None:
@@ -209,7 +207,7 @@ def _name_closers(records: Records, reasons: Reasons, verdicts: Verdicts) -> Non
     flags = records["closer"]["flags"]
     queued = records["fin_sent_ns"] != 0
     actor = _ACTOR[reasons]
-    known = _TRUSTED[flags] & (queued | (actor != NOBODY))
+    known = are_known(records["closer"]) & (queued | (actor != NOBODY))
     code = (flags & 15) | ((records["closer"]["file_ref"] & 3) << 4)
     how = np.where(known & (actor != DESTROYER), _HOW[code], NO_HOW)
     verdicts["closer_known"] = known

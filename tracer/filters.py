@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import fnmatch
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tracer.tcp import ActorFlag
+from tracer.actors import are_known
 
 if TYPE_CHECKING:
     import ipaddress
@@ -22,10 +22,6 @@ if TYPE_CHECKING:
     from tracer.wire import Records
 
     Mask = NDArray[np.bool_]
-
-
-# In softirq `current` is a bystander.
-TRUSTED_MASK: Final = int(ActorFlag.VALID | ActorFlag.IN_SOFTIRQ)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +75,7 @@ def _codes(members: Collection[Kind] | Collection[Handshake]) -> list[int]:
 # Only actors that the output names: a bystander met in softirq is nobody.
 def _actors(records: Records, verdicts: Verdicts, test: Callable[[Records], Mask]) -> Mask:
     closer, opener = records["closer"], records["opener"]
-    opener_known = (opener["flags"] & TRUSTED_MASK) == int(ActorFlag.VALID)
-    chosen: Mask = (verdicts["closer_known"] != 0) & test(closer) | opener_known & test(opener)
+    chosen: Mask = (verdicts["closer_known"] != 0) & test(closer) | are_known(opener) & test(opener)
     return chosen
 
 

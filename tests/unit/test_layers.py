@@ -17,7 +17,7 @@ ROOT: Final = Path(__file__).parents[2]
 PACKAGE: Final = ROOT / "tracer"
 
 FACTS: Final = ("batch", "census", "errors", "tcp")
-JUDGE: Final = ("columns", "verdict", "wire", "classify")
+JUDGE: Final = ("actors", "columns", "verdict", "wire", "classify")
 COUNT: Final = ("spans", "tally", "samples")
 PURE: Final = (*FACTS, *JUDGE, "why", "close", "metrics", "filters", "waiting", "amend", *COUNT)
 EDGES: Final = ("recording", "kernel", "outputs")
@@ -33,11 +33,12 @@ MAY_IMPORT: Final[dict[str, tuple[str, ...]]] = {
     "errors": (),
     "tcp": (),
     # bytes to verdicts: pure
+    "actors": FACTS,
     "columns": (),
     "wire": FACTS,
     "metrics": FACTS,
     "verdict": FACTS,
-    "classify": (*FACTS, "columns", "verdict", "wire"),
+    "classify": (*FACTS, "actors", "columns", "verdict", "wire"),
     "why": (*FACTS, "verdict"),
     "close": (*FACTS, *JUDGE, "why"),
     "waiting": ("columns", "wire"),

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 import numpy as np
 
+from tracer.actors import are_known
 from tracer.close_text import address, comm
 from tracer.detectors.rows import halves, number_groups
-from tracer.tcp import ActorFlag, ConnFlag, Handshake, Kind
+from tracer.tcp import ConnFlag, Handshake, Kind
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 OPENED_MASK: Final = int(ConnFlag.OPENED_ACTIVE | ConnFlag.OPENED_PASSIVE)
 GROUPS_MAX: Final = 10_000  # further ones are counted together, as nobody's
 NOBODY: Final = "-"
-TRUSTED_MASK: Final = int(ActorFlag.VALID | ActorFlag.IN_SOFTIRQ)
 
 _Counts: TypeAlias = "npt.NDArray[np.int64]"
 
@@ -110,11 +110,10 @@ class CloseRates:
         return {group: counts for group, counts in fresh.items() if counts.closes}
 
 
-# The closer where it may be named, else the opener: in softirq `current` is a bystander.
+# The closer where it may be named, else the opener.
 def _who(closes: Records, verdicts: Verdicts) -> npt.NDArray[np.uint8]:
     opener, closer = closes["opener"], closes["closer"]
-    opened = (opener["flags"] & TRUSTED_MASK) == int(ActorFlag.VALID)
-    names = np.where(opened[:, None], opener["comm"], 0)
+    names = np.where(are_known(opener)[:, None], opener["comm"], 0)
     closed = verdicts["closer_known"] != 0
     return np.where(closed[:, None], closer["comm"], names).astype(np.uint8)
 
