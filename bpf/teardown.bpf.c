@@ -7,9 +7,11 @@
  * speed. __bpf_trace_run() refuses to run a program on a CPU where that program
  * is already running, and TCP changes state in process context with softirqs
  * enabled: a segment that arrives at the wrong nanosecond would go unseen.
- * Every program here is therefore attached twice. The first sees all events
- * but those that interrupt it; the twin sees these, and finds by the state
- * stored in the connection that the first has already dealt with all others.
+ * What follows states and RSTs is therefore attached twice. The first sees all
+ * events but those that interrupt it; the twin sees these, and finds by the
+ * state stored in the connection that the first has already dealt with all
+ * others. on_error_report only adds to what a record says, and has no twin;
+ * on_sweep is attached to nothing: the resident runs it.
  *
  * A record holds evidence only. What it means is decided in Python.
  */
