@@ -35,7 +35,7 @@ from tracer.tcp import (
 )
 from tracer.verdict import FALSE, NULL, TRUE, VERDICT_DTYPE, Actor, Reason, Verdicts, column_of
 
-__all__ = ("VERDICT_DTYPE", "Verdicts", "classify", "judge", "verdicts_of")
+__all__ = ("VERDICT_DTYPE", "Verdicts", "classify", "closers_known", "judge", "verdicts_of")
 
 Records = npt.NDArray[np.void]
 
@@ -201,15 +201,21 @@ def _how_table() -> npt.NDArray[np.uint8]:
 _HOW = _how_table()
 
 
-def _name_closers(records: Records, reasons: Reasons, verdicts: Verdicts) -> None:
-    # closer is who queued our FIN; without one it is whoever was in the way of
-    # CLOSE, who is named only where the ending was an application's own act.
-    flags = records["closer"]["flags"]
+def closers_known(records: Records, reasons: Reasons) -> Mask:
+    """Say which records' `closer` may be named, given what judge() said of them.
+
+    It is who queued our FIN; without one it is whoever was in the way of CLOSE, who is
+    named only where the ending was an application's own act.
+    """
     queued = records["fin_sent_ns"] != 0
-    actor = _ACTOR[reasons]
-    known = are_known(records["closer"]) & (queued | (actor != NOBODY))
-    code = (flags & 15) | ((records["closer"]["file_ref"] & 3) << 4)
-    how = np.where(known & (actor != DESTROYER), _HOW[code], NO_HOW)
+    known: Mask = are_known(records["closer"]) & (queued | (_ACTOR[reasons] != NOBODY))
+    return known
+
+
+def _name_closers(records: Records, reasons: Reasons, verdicts: Verdicts) -> None:
+    known = closers_known(records, reasons)
+    code = (records["closer"]["flags"] & 15) | ((records["closer"]["file_ref"] & 3) << 4)
+    how = np.where(known & (_ACTOR[reasons] != DESTROYER), _HOW[code], NO_HOW)
     verdicts["closer_known"] = known
     verdicts["how"] = how
     exits = np.flatnonzero(how == EXIT)

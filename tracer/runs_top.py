@@ -14,13 +14,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from tracer.batch import Batch
-    from tracer.classify_graceful import Reasons
     from tracer.detectors.close_rates import CloseCounts, CloseGroup, CloseRates
     from tracer.outputs.screen import Screen
     from tracer.session import Session
     from tracer.session_live import Live, Stop
     from tracer.tcp import HostFacts
-    from tracer.wire import Records
 
 NS_PER_S: Final = 1_000_000_000
 
@@ -108,14 +106,10 @@ def _show(
 
 
 def _session(host: HostFacts, rates: CloseRates, wishes: Wishes) -> Session:
-    from tracer.classify import verdicts_of  # noqa: PLC0415
     from tracer.filters import Filter  # noqa: PLC0415
     from tracer.session import Session  # noqa: PLC0415
 
-    def count(closes: Records, reasons: Reasons) -> None:
-        rates.add(closes, verdicts_of(closes, reasons))
-
-    return Session(host, chosen=Filter(**wishes.filters), counted=count, warn=runs.tell)
+    return Session(host, chosen=Filter(**wishes.filters), counted=rates.add, warn=runs.tell)
 
 
 class Span:

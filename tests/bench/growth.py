@@ -30,13 +30,12 @@ from tests.truth.netns import namespace
 from tracer.detectors.close_rates import CloseRates
 from tracer.kernel.census import CensusSource
 from tracer.tcp import ConnFlag, TcpState
-from tracer.verdict import VERDICT_DTYPE
 from tracer.wire import CLOSE_DTYPE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tracer.verdict import Verdicts
+    from tracer.classify_graceful import Reasons
     from tracer.wire import Records
 
 RATES: Final = (100, 1_000, 3_000, 10_000, 0)  # connections a second; 0: as many as go
@@ -124,22 +123,22 @@ def by_peers() -> Curves:
     kept_mb: Curve = []
     for peers in PEERS:
         batches = [_closes_with(peers, seed) for seed in range(CLOSES_PER_PEERS // BATCH)]
-        verdicts = np.zeros(BATCH, VERDICT_DTYPE)
+        reasons = np.zeros(BATCH, np.uint8)
         rates = CloseRates()
         began_ns = time.process_time_ns()
         for batch in batches:
-            rates.add(batch, verdicts)
+            rates.add(batch, reasons)
         spent_us = (time.process_time_ns() - began_ns) / 1e3
         per_close.append((float(peers), spent_us / CLOSES_PER_PEERS))
-        kept_mb.append((float(peers), _kept_mb(batches, verdicts)))
+        kept_mb.append((float(peers), _kept_mb(batches, reasons)))
     return {"µs per close": per_close, "MB kept": kept_mb}
 
 
-def _kept_mb(batches: list[Records], verdicts: Verdicts) -> float:
+def _kept_mb(batches: list[Records], reasons: Reasons) -> float:
     tracemalloc.start()
     rates = CloseRates()
     for batch in batches:
-        rates.add(batch, verdicts)
+        rates.add(batch, reasons)
     kept_bytes, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     return kept_bytes / 1e6

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from tests.unit import builders as b
 from tracer import runs
 from tracer.batch import Batch, BatchKind
-from tracer.classify import classify
+from tracer.classify import judge
 from tracer.cli import cli
 from tracer.detectors import close_rates
 from tracer.detectors.close_rates import CloseCounts, CloseGroup, CloseRates
@@ -40,7 +40,7 @@ def closes(*made: Records) -> Records:
 def counted(*batches: Records) -> CloseRates:
     rates = CloseRates()
     for batch in batches:
-        rates.add(batch, classify(batch, b.HOST))
+        rates.add(batch, judge(batch, b.HOST))
     return rates
 
 
@@ -76,7 +76,7 @@ def test_lately_is_since_it_was_asked() -> None:
     rates = counted(closes(b.passive(), b.passive()))
     assert [c.closes for c in rates.lately().values()] == [2]
     assert rates.lately() == {}
-    rates.add(b.passive(), classify(b.passive(), b.HOST))
+    rates.add(b.passive(), judge(b.passive(), b.HOST))
     assert [c.closes for c in rates.lately().values()] == [1]
     assert [c.closes for c in rates.totals().values()] == [3]
 

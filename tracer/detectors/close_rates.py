@@ -12,19 +12,33 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 import numpy as np
 
 from tracer.actors import are_known
+from tracer.classify import closers_known
 from tracer.close_text import address, comm
 from tracer.detectors.rows import halves, number_groups
 from tracer.tcp import ConnFlag, Handshake, Kind
+from tracer.verdict import column_of
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from tracer.verdict import Verdicts
+    from tracer.classify_graceful import Reasons
     from tracer.wire import Records
 
 OPENED_MASK: Final = int(ConnFlag.OPENED_ACTIVE | ConnFlag.OPENED_PASSIVE)
 GROUPS_MAX: Final = 10_000  # further ones are counted together, as nobody's
 NOBODY: Final = "-"
+
+_KIND, _HANDSHAKE = column_of("kind"), column_of("handshake")
+_COUNTED: Final = (
+    np.ones(256, np.bool_),
+    _KIND == Kind.ACTIVE,
+    _KIND == Kind.PASSIVE,
+    _HANDSHAKE == Handshake.THREE_WAY,
+    _HANDSHAKE == Handshake.FOUR_WAY,
+    np.isin(_KIND, [int(Kind.ABORT), int(Kind.RESET)]),
+    np.isin(_KIND, [int(Kind.TIMEOUT), int(Kind.REFUSED), int(Kind.ATTEMPT_FAILED)]),
+)
+"""Which Reasons each of CloseCounts counts, in its order."""
 
 _Counts: TypeAlias = "npt.NDArray[np.int64]"
 
@@ -73,18 +87,18 @@ class CloseRates:
         self._totals: dict[CloseGroup, _Counts] = {}
         self._before: dict[CloseGroup, _Counts] = {}
 
-    def add(self, closes: Records, verdicts: Verdicts) -> None:
-        """Count these."""
+    def add(self, closes: Records, reasons: Reasons) -> None:
+        """Count these, given the Reason of each."""
         if not len(closes):
             return
-        names, opened = _who(closes, verdicts), closes["flags"] & OPENED_MASK
+        names, opened = _who(closes, reasons), closes["flags"] & OPENED_MASK
         known, served = opened != 0, opened == ConnFlag.OPENED_PASSIVE
         # Of a service the port counts, of a destination the address too, else neither.
         port = np.where(served, closes["lport"], closes["rport"]) * known
         remote = (half.astype(np.uint64) * (known & ~served) for half in halves(closes["daddr"]))
         ids, first = number_groups(closes["netns"], opened, port, *remote, *halves(names))
         counts = np.stack(
-            [np.bincount(ids[mask], minlength=len(first)) for mask in _masks(verdicts)]
+            [np.bincount(ids[counted[reasons]], minlength=len(first)) for counted in _COUNTED]
         )
         for group, row in enumerate(first.tolist()):
             self._count(_group(closes[row], names[row], int(opened[row])), counts[:, group])
@@ -111,26 +125,11 @@ class CloseRates:
 
 
 # The closer where it may be named, else the opener.
-def _who(closes: Records, verdicts: Verdicts) -> npt.NDArray[np.uint8]:
+def _who(closes: Records, reasons: Reasons) -> npt.NDArray[np.uint8]:
     opener, closer = closes["opener"], closes["closer"]
     names = np.where(are_known(opener)[:, None], opener["comm"], 0)
-    closed = verdicts["closer_known"] != 0
+    closed = closers_known(closes, reasons)
     return np.where(closed[:, None], closer["comm"], names).astype(np.uint8)
-
-
-# In the order of CloseCounts.
-def _masks(verdicts: Verdicts) -> list[npt.NDArray[np.bool_]]:
-    kind, handshake = verdicts["kind"], verdicts["handshake"]
-    failed = [Kind.TIMEOUT, Kind.REFUSED, Kind.ATTEMPT_FAILED]
-    return [
-        np.ones(len(kind), np.bool_),
-        kind == Kind.ACTIVE,
-        kind == Kind.PASSIVE,
-        handshake == Handshake.THREE_WAY,
-        handshake == Handshake.FOUR_WAY,
-        np.isin(kind, [int(Kind.ABORT), int(Kind.RESET)]),
-        np.isin(kind, [int(one) for one in failed]),
-    ]
 
 
 def _group(row: npt.NDArray[np.void], name: npt.NDArray[np.uint8], opened: int) -> CloseGroup:
