@@ -85,9 +85,11 @@ LOSS: Final = (
             "Events missed",
             "cps",
             "Changes of state for which the kernel ran no program of "
-            "ours, mostly because one was running on that processor. Their closes say unknown.",
+            "ours, mostly because one was running on that processor. Their closes say unknown. "
+            "And reports of a RST of ours that amended no close.",
         ),
         Query(rate(metrics.MISSED_EVENTS, "instance"), "{{instance}}"),
+        Query(rate(metrics.LOST_RESET_REPORTS, "why"), "RST: {{why}}"),
     ),
     switches(
         About(

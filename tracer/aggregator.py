@@ -47,7 +47,8 @@ class Snapshot:
     `records` counts every close that arrived, `shown` those that passed the filter;
     all mappings count the latter. `kernel` holds the kernel's own totals, empty when
     none came; `lost` is keyed by where. `contradicted`: closes of which a hook and the
-    counters told different stories.
+    counters told different stories. `resets_unmatched`: reports of a RST of ours for
+    which no close was found.
     """
 
     records: int
@@ -58,6 +59,7 @@ class Snapshot:
     lost: Mapping[str, int]
     kernel: Mapping[str, int]
     contradicted: int = 0
+    resets_unmatched: int = 0
     ack_fates: Mapping[AckFate, int] = field(default_factory=dict)
     """How the ACKs of peers' FINs went, where the peer closed first."""
     data_lost: Mapping[tuple[Kind, bool | None], int] = field(default_factory=dict)
@@ -90,6 +92,7 @@ class Aggregator:
     records: int = 0
     shown: int = 0
     undecodable: int = 0
+    resets_unmatched: int = 0
     kernel: dict[str, int] = field(default_factory=dict)
     strays: tuple[StrayReset, ...] = ()
     _evidence: EvidenceTally = field(default_factory=EvidenceTally)
@@ -118,6 +121,7 @@ class Aggregator:
             lost=self.lost(),
             kernel=dict(self.kernel),
             contradicted=int(self._by_reason[Reason.HOOK_CONTRADICTS]),
+            resets_unmatched=self.resets_unmatched,
             ack_fates=self._evidence.ack_fates(self._by_reason),
             data_lost=self._evidence.data_lost(),
             time_wait=self._evidence.time_wait(),

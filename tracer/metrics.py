@@ -172,6 +172,14 @@ MISSED_EVENTS: Final = Metric(
     "Changes of state for which the kernel ran none of our programs; their closes say unknown.",
     series=((),),
 )
+LOST_RESET_REPORTS: Final = Metric(
+    "fourwave_lost_reset_reports_total",
+    Type.COUNTER,
+    Group.TRACER,
+    "Reports of a RST of ours that amended no close, by why; that close may tell less.",
+    ("why",),
+    (("ring_full",), ("no_close",)),
+)
 PROGRAM_RUN_SECONDS: Final = Metric(
     "fourwave_program_run_seconds_total",
     Type.COUNTER,
@@ -254,6 +262,7 @@ METRICS: Final = (
     LOST_RECORDS,
     CLOSES_SEEN,
     MISSED_EVENTS,
+    LOST_RESET_REPORTS,
     PROGRAM_RUN_SECONDS,
     PROGRAM_RUNS,
     HOOK,

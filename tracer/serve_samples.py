@@ -81,6 +81,7 @@ class Composer:
         made.put(metrics.LOST_RECORDS, {(where,): float(n) for where, n in snapshot.lost.items()})
         made.put_one(metrics.CLOSES_SEEN, totals["closes"])
         made.put_one(metrics.MISSED_EVENTS, totals["missed"])
+        made.put(metrics.LOST_RESET_REPORTS, _lost_reports(snapshot))
         made.put(metrics.PROGRAM_RUN_SECONDS, _program_figures(totals, "run_time_ns", 1e-9))
         made.put(metrics.PROGRAM_RUNS, _program_figures(totals, "run_cnt", 1))
         made.put(metrics.HOOK, self._hooks)
@@ -89,6 +90,13 @@ class Composer:
 
 def _by_label(counts: Mapping[Member, int], but: Member | None = None) -> dict[Labels, float]:
     return {(label_of(one),): float(n) for one, n in counts.items() if one is not but}
+
+
+def _lost_reports(snapshot: Snapshot) -> dict[Labels, float]:
+    return {
+        ("ring_full",): float(snapshot.kernel.get("resets_lost", 0)),
+        ("no_close",): float(snapshot.resets_unmatched),
+    }
 
 
 def _strays(snapshot: Snapshot) -> dict[Labels, float]:

@@ -185,6 +185,7 @@ class Session:
             return decode_closes(b"")
 
     def _judge(self, closes: Records) -> None:
+        self.totals.resets_unmatched = self._amender.unmatched
         if not len(closes):
             return
         self.totals.records += len(closes)

@@ -217,6 +217,8 @@ def test_summary_of_a_good_run() -> None:
         ({"kernel": {}}, "is not known"),
         ({"kernel": {"closes": 30, "emitted": 30, "unknown_sockets": 2}}, "2 sockets older"),
         ({"kernel": {"closes": 30, "emitted": 30, "gaps": 1}}, "1 state change missed"),
+        ({"kernel": {"closes": 30, "emitted": 30, "missed": 3}}, "3 state changes ran none of"),
+        ({"resets_unmatched": 2}, "2 reports of a RST of ours found no close"),
         ({"shown": 20}, "20 closes (10 more not shown)"),
     ],
 )

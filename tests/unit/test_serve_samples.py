@@ -48,6 +48,16 @@ def test_all_series_are_there_before_anything_closes() -> None:
         assert series[metric.name] == dict.fromkeys(metric.series, 0)
 
 
+def test_reports_of_resets_that_amended_nothing() -> None:
+    records = b.reset()
+    aggregator = Aggregator(records=1, resets_unmatched=3)
+    aggregator.add(records, judge(records, b.HOST))
+    totals = {"closes": 1, "missed": 0, "programs": {}, "resets_lost": 2}
+    aggregator.add_counters(totals)
+    series = Composer(MANIFEST, b.HOST, 0.0).samples(aggregator.snapshot(), totals).series
+    assert counted(metrics.LOST_RESET_REPORTS, series) == {"ring_full": 2, "no_close": 3}
+
+
 def test_fates_losses_and_time_wait() -> None:
     series = samples_of(
         *[b.passive()] * 5,

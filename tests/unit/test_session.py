@@ -183,6 +183,15 @@ def test_late_reset_is_merged_before_judging() -> None:
     assert session.finish().records == 1
 
 
+def test_a_report_without_its_close_is_counted() -> None:
+    """A RST of a close that was lost, or that came too long ago."""
+    session = Session(b.HOST)
+    report = b.aborted(cookie=5, type=RecordType.RESET)
+    session.feed(batch(BatchKind.CLOSES, encode_closes(report)))
+    snapshot = session.finish()
+    assert (snapshot.records, snapshot.resets_unmatched) == (0, 1)
+
+
 def test_held_close_is_let_go_by_time_and_at_the_end() -> None:
     """A RST that never comes holds nothing for long."""
     session = Session(b.HOST)

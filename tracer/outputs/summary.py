@@ -41,6 +41,14 @@ LOSS_REMEDIES: Final = {
     "unseen": "the kernel did not run the programs when these sockets ended",
     "decode": "bytes that are not records: kernel side and decoder differ",
 }
+# What was counted by its name, and what it means.
+SHORTCOMINGS: Final = (
+    ("unknown_sockets", "socket", "older than the tracer: what came before is not known"),
+    ("gaps", "state change", "missed: the closes they belong to say unknown"),
+    ("missed", "state change", "ran none of our programs: their closes say unknown"),
+    ("resets_lost", "report", "of a RST of ours lost: those closes may tell less"),
+    ("resets_unmatched", "report", "of a RST of ours found no close: it was lost, or told before"),
+)
 
 
 def as_text(snapshot: Snapshot) -> str:
@@ -105,13 +113,10 @@ def _ranked(causes: dict[Cause, int]) -> str:
 
 
 def _accounts(snapshot: Snapshot) -> Iterator[str]:
-    kernel = snapshot.kernel
-    if older := kernel.get("unknown_sockets", 0):
-        yield f"{plural(older, 'socket')} older than the tracer: what came before is not known."
-    if gaps := kernel.get("gaps", 0):
-        yield f"{plural(gaps, 'state change')} missed: the closes they belong to say unknown."
-    if resets := kernel.get("resets_lost", 0):
-        yield f"{plural(resets, 'report')} of a RST of ours lost: those closes may tell less."
+    kernel = {**snapshot.kernel, "resets_unmatched": snapshot.resets_unmatched}
+    for name, noun, words in SHORTCOMINGS:
+        if count := kernel.get(name, 0):
+            yield f"{plural(count, noun)} {words}."
     if snapshot.contradicted:
         closes = plural(snapshot.contradicted, "close")
         yield f"A hook and the counters contradict each other about {closes}: please report it."
