@@ -40,6 +40,7 @@ class Amender:
         self._held = Waiting()
         self._early = Waiting()
         self.unmatched = 0
+        """Reports whose close did not come while they waited for it."""
 
     def feed(self, records: Records, mono_ns: int) -> Records:
         """Return the closes that are final now. The common case is one look at two fields."""
@@ -60,8 +61,12 @@ class Amender:
         return bool(len(self._held) or len(self._early))
 
     def flush(self) -> Records:
-        """Return what is still held: no more batches will come."""
-        self.unmatched += len(self._early.release_all())
+        """Return what is still held: no more batches will come.
+
+        Reports that still wait are not unmatched: closes are not followed any more in the end,
+        their RSTs are.
+        """
+        self._early.release_all()
         return self._held.release_all()
 
     # Say which closes have their report now. A report that found its close has no more to say.

@@ -187,9 +187,17 @@ def test_a_report_without_its_close_is_counted() -> None:
     """A RST of a close that was lost, or that came too long ago."""
     session = Session(b.HOST)
     report = b.aborted(cookie=5, type=RecordType.RESET)
-    session.feed(batch(BatchKind.CLOSES, encode_closes(report)))
+    session.feed(closes(report, mono_ns=b.CLOSED_NS))
+    session.feed(batch(BatchKind.CLOSES, b"", b.CLOSED_NS + 2 * HOLD_NS))
     snapshot = session.finish()
     assert (snapshot.records, snapshot.resets_unmatched) == (0, 1)
+
+
+def test_a_report_that_comes_in_the_end_lacks_nothing() -> None:
+    """Closes are not followed any more by then, RSTs are."""
+    session = Session(b.HOST)
+    session.feed(closes(b.aborted(cookie=5, type=RecordType.RESET), mono_ns=b.CLOSED_NS))
+    assert session.finish().resets_unmatched == 0
 
 
 def test_held_close_is_let_go_by_time_and_at_the_end() -> None:
