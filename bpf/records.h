@@ -46,6 +46,8 @@ enum conn_flag {
 					 * RECORD_RESET does, too */
 	CONN_RECLOSED = 1 << 7,		/* close() came after shutdown() */
 	CONN_OLD_ANSWERED = 1 << 8,	/* a bare ACK in CLOSE_WAIT answered an old one */
+	CONN_DROPPED = 1 << 9,		/* a segment of the peer's was dropped: one that came
+					 * twice, or one there was no memory for */
 };
 
 /* What sk->sk_socket->file was when somebody acted on the socket. */

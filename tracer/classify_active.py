@@ -15,13 +15,15 @@ from tracer.tcp import ConnFlag, SkFlag, TcpState
 from tracer.verdict import Reason
 
 if TYPE_CHECKING:
-    from tracer.columns import Rows
+    from tracer.columns import Mask, Rows
 
 FIN_ACKED_OWNED = int(ConnFlag.FIN_ACKED_OWNED)
+DROPPED = int(ConnFlag.DROPPED)
 DONE = int(SkFlag.DONE)
 FIN_WAIT1_SEEN = 1 << TcpState.FIN_WAIT1
 
 PEER_PURE_OR_DATA = np.uint8(Reason.PEER_PURE_OR_DATA)
+PEER_FIN_MAY_BE_REFUSED = np.uint8(Reason.PEER_FIN_MAY_BE_REFUSED)
 CONTRADICTION = np.uint8(Reason.CONTRADICTION)
 
 _ACTIVE = codes(
@@ -70,9 +72,19 @@ def active(rows: Rows) -> Reasons:
     disordered &= rows.column("out_of_order") != 0
     if disordered.any():
         reasons[disordered] = _out_of_order(rows.only(disordered))
+    reasons[_maybe_refused(rows) & acked_seen & sent_seen] = PEER_FIN_MAY_BE_REFUSED
     unseen = ~acked_seen & rows.has("states_seen", FIN_WAIT1_SEEN)
     reasons[unseen] = CONTRADICTION
     return reasons
+
+
+def _maybe_refused(rows: Rows) -> Mask:
+    # Without memory for its data a segment is dropped, and its FIN with it; the ACK in it
+    # was taken before. The FIN that ended the connection came with data after ours, then,
+    # and says nothing of its first copy. tcp_data_queue() refuses no FIN without data.
+    data = since(rows, "at_fin_sent", "at_close", "rcv_nxt") > 1
+    refused: Mask = data & rows.has("sk_flags", DONE) & rows.has("flags", DROPPED)
+    return refused
 
 
 _DISORDERED = codes(

@@ -18,6 +18,7 @@ from tracer.amend import Amender
 from tracer.batch import BatchKind
 from tracer.classify import judge, verdicts_of
 from tracer.close import closes_from
+from tracer.columns import taken
 from tracer.errors import WireError
 from tracer.filters import Filter
 from tracer.wire import decode_closes
@@ -192,11 +193,11 @@ class Session:
         reasons = judge(closes, self._host)
         if self._filter.active:
             chosen = self._filter.mask(closes, verdicts_of(closes, reasons))
-            closes, reasons = closes[chosen], reasons[chosen]
+            closes, reasons = taken(closes, chosen), reasons[chosen]
         if self._view is not None:
             # Each CPU has its own ring: a batch is in order of time within each only.
             order = np.argsort(closes["closed_ns"], kind="stable")
-            closes, reasons = closes[order], reasons[order]
+            closes, reasons = taken(closes, order), reasons[order]
         if self._count is not None:
             left = self._count - self.totals.shown
             closes, reasons = closes[:left], reasons[:left]

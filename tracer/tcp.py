@@ -185,6 +185,7 @@ class ConnFlag(IntFlag):
     RESET_MAY_FOLLOW = 1 << 6
     RECLOSED = 1 << 7
     OLD_ANSWERED = 1 << 8
+    DROPPED = 1 << 9
 
 
 class FileRef(IntEnum):

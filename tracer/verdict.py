@@ -77,6 +77,7 @@ class Reason(IntEnum):
     ACTIVE_COUNTERS = 36
     FIN_ACK_MISSED = 37
     PEER_FIN_OUT_OF_ORDER = 38
+    PEER_FIN_MAY_BE_REFUSED = 39
     # simultaneous
     FINS_CROSSED = 40
     CLOSING_UNSEEN = 41
@@ -186,6 +187,7 @@ RULES: dict[Reason, Rule] = {
     Reason.ACTIVE_COUNTERS: Rule(Kind.ACTIVE, _NO),
     Reason.FIN_ACK_MISSED: Rule(Kind.ACTIVE, _NO),
     Reason.PEER_FIN_OUT_OF_ORDER: Rule(Kind.ACTIVE, _NO),
+    Reason.PEER_FIN_MAY_BE_REFUSED: Rule(Kind.ACTIVE, _NO),
     Reason.FINS_CROSSED: Rule(Kind.SIMULTANEOUS, Handshake.SIMULTANEOUS, FinAck.PURE),
     Reason.CLOSING_UNSEEN: Rule(Kind.SIMULTANEOUS, _NO),
     Reason.UNREAD_DATA: _ended(Kind.ABORT, Cause.UNREAD_DATA, Actor.CLOSER),

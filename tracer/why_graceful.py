@@ -236,6 +236,14 @@ def _peer_fin_out_of_order(f: Facts) -> str:
     )
 
 
+def _peer_fin_may_be_refused(f: Facts) -> str:
+    return (
+        f"{who(f)} first; data came with the peer's FIN, and this socket had dropped a segment: "
+        "if that was the same FIN, sent before, whether it crossed ours or brought its ACK "
+        f"cannot be told{_time_wait(f)}"
+    )
+
+
 def _fins_crossed(f: Facts) -> str:
     return (
         f"both sides closed at once: {who(f)}, and the peer's FIN came before it had seen ours"
@@ -275,6 +283,7 @@ GRACEFUL: dict[Reason, Sentence] = {
     Reason.ACTIVE_COUNTERS: _active_counters,
     Reason.FIN_ACK_MISSED: _fin_ack_missed,
     Reason.PEER_FIN_OUT_OF_ORDER: _peer_fin_out_of_order,
+    Reason.PEER_FIN_MAY_BE_REFUSED: _peer_fin_may_be_refused,
     Reason.FINS_CROSSED: _fins_crossed,
     Reason.CLOSING_UNSEEN: _closing_unseen,
 }

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Make the golden recordings again: `make golden`, on a kernel the programs run on, as root.
 
-With `--judge-only` the recordings stay, and what they are read as now is taken for right: after
-a change of sentences or rules, whose effect the difference of expected.json then shows.
+With names of scenarios only theirs are made. With `--judge-only` all stay, and what they are read
+as now is taken for right: after a change of sentences or rules, whose effect the difference of
+expected.json then shows.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from tracer.tcp import RecordType
 from tracer.wire import CLOSE_DTYPE, decode_closes, encode_closes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from tests.truth.netns import Net
     from tests.truth.scenario import Scenario
@@ -61,10 +62,12 @@ def play(entry: Scenario, flavour: Flavour, net: Net, wire: Wire | None = None) 
     return Take(entry.name, net.inums, start_ns, time.monotonic_ns(), sum(one.ends for one in made))
 
 
-def play_all() -> Iterator[Take]:
-    """Make one connection of every scenario, the address families in turn."""
+def play_all(names: Collection[str]) -> Iterator[Take]:
+    """Make one connection of every scenario named, the address families in turn."""
     with loopback("golden") as net, wired_pair("golden") as wired:
         for index, entry in enumerate(SCENARIOS.values()):
+            if entry.name not in names:
+                continue
             if entry.wired:
                 flavour = ON_WIRE[index % len(ON_WIRE)]
                 yield play(entry, flavour, wired.net, wired.wire)
@@ -72,15 +75,15 @@ def play_all() -> Iterator[Take]:
                 yield play(entry, list(Flavour)[index % len(Flavour)], net)
 
 
-def record(path: Path) -> list[Take]:
-    """Play all scenarios while `fourwave record` runs."""
+def record(path: Path, names: Collection[str]) -> list[Take]:
+    """Play these scenarios while `fourwave record` runs."""
     command = [sys.executable, "-m", "tracer", "record", str(path)]
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         try:
             said = process.stderr.readline()
             assert said.startswith("ready"), said
-            takes = list(play_all())
+            takes = list(play_all(names))
         finally:
             process.send_signal(signal.SIGINT)
         sys.stderr.write(process.stderr.read())
@@ -122,13 +125,15 @@ def main(words: list[str]) -> int:
     """Make them all."""
     parser = argparse.ArgumentParser(prog="make golden", description=__doc__)
     parser.add_argument("--judge-only", action="store_true")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="these scenarios alone")
     options = parser.parse_args(words)
     if not options.judge_only:
         with tempfile.TemporaryDirectory() as folder:
             whole = Path(folder, "whole")
-            takes = record(whole)
+            takes = record(whole, options.names or SCENARIOS)
             for old in FOLDER.glob(f"*{SUFFIX}"):
-                old.unlink()
+                if not options.names or old.stem not in SCENARIOS:
+                    old.unlink()
             split(whole, takes)
     write_expected()
     return 0

@@ -31,19 +31,7 @@ def carriers(first: End, second: End, segment_bytes: int) -> frozenset[str | Non
         and first.covers(s, first.fin)
         and (_made_before(s, acker, second) or s.time_s - acker.time_s < AT_ONCE_S)
     )
-    found = {_carrier(s, segment_bytes) for s in (acker, *others)}
-    if _is_refused(acker, first, second):
-        found.add("data" if acker.payload_bytes else "pure")
-    return frozenset(found)
-
-
-def _is_refused(fin: Segment, first: End, second: End) -> bool:
-    """Tell whether a FIN found no room: its ACK was taken, it was not, and it was repeated."""
-    later = [s for s in second.fins if s.index > fin.index]
-    answer = next((s for s in first.me.segments if s.index > fin.index), None)
-    if not fin.flags & FIN or not later or answer is None:
-        return False
-    return not second.covers(answer, fin)
+    return frozenset(_carrier(s, segment_bytes) for s in (acker, *others))
 
 
 def _made_before(segment: Segment, acker: Segment, end: End) -> bool:

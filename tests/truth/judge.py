@@ -7,7 +7,7 @@ because two packets that crossed have no true order there.
 * *First FIN.* If the second end's first FIN acknowledges the first end's FIN, the first end was
   first: it is `active`, the other `passive`. If neither FIN acknowledges the other, they crossed:
   `simultaneous` on both ends. Only the first copy of a FIN counts, unless it was refused (no room
-  for the data before it): then the end that refused it may be `active`.
+  for the data before it): then the end that refused it may be `active`, its handshake null.
 * *The ACK of the first FIN* is the first segment of the other end whose acknowledgement covers it.
   It is `fin` if it carries the FIN, `data` if it carries payload and no FIN, else `pure`. A
   captured segment longer than one MSS travels as several, the FIN on the last: `data`.
@@ -179,8 +179,7 @@ def _refused_fin(me: End, peer: End, graceful: Ending) -> list[Ending]:
         for s in me.me.segments
     ):
         return []
-    shakes = frozenset({"four_way", "three_way", None})
-    return [Ending("active", shakes, frozenset({"pure", "data", "fin", None}), time_wait=True)]
+    return [Ending("active", time_wait=True)]
 
 
 def _aborted(me: End, graceful: Ending) -> list[Ending]:

@@ -15,6 +15,7 @@ from tests.truth import (
     graceful,
     handshakes,
     process,
+    refusals,
     resets,
     time_wait,
     timers,
@@ -30,7 +31,7 @@ __all__ = ["SCENARIOS", "mixed"]
 # Importing a family of scenarios is what enters it.
 FAMILIES = (
     *(graceful, abortive, process, descriptors),
-    *(forged, backlog, resets, timers, time_wait, handshakes),
+    *(forged, backlog, resets, refusals, timers, time_wait, handshakes),
 )
 BATCH = 8
 

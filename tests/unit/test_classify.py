@@ -691,6 +691,26 @@ CONTRADICTIONS: list[tuple[str, Made, Reason]] = [
         Reason.PEER_FIN_OUT_OF_ORDER,
     ),
     (
+        "12 data came with the peer's FIN, and a segment was dropped: perhaps the first copy",
+        lambda: b.active_four(flags=b.OPENED | ConnFlag.DROPPED, at_close__rcv_nxt=1_011),
+        Reason.PEER_FIN_MAY_BE_REFUSED,
+    ),
+    (
+        "10 the same in one segment with the ACK: an earlier copy may have crossed our FIN",
+        lambda: b.active(flags=b.OPENED | ConnFlag.DROPPED, at_close__rcv_nxt=1_011),
+        Reason.PEER_FIN_MAY_BE_REFUSED,
+    ),
+    (
+        "12 a segment was dropped, but no data came after our FIN: a bare FIN is never refused",
+        lambda: b.active_four(flags=b.OPENED | ConnFlag.DROPPED),
+        Reason.PEER_PURE_ACK,
+    ),
+    (
+        "15 the same, and the FIN is left to a mini-socket",
+        lambda: b.orphan(flags=b.OPENED | ConnFlag.DROPPED, at_close__rcv_nxt=1_011),
+        Reason.PEER_PURE_ACK,
+    ),
+    (
         "a gap where our FIN was acknowledged",
         lambda: b.active(flags=ConnFlag.GAP, fin_acked_ns=0),
         Reason.FIN_ACK_MISSED,

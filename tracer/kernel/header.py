@@ -75,6 +75,7 @@ MEMBERS: dict[str, dict[str, str]] = {
         "sk_socket": "sk_socket",
         "sk_shutdown": "sk_shutdown",
         "sk_err": "sk_err",
+        "sk_drops": "sk_drops",
         "sk_lingertime": "sk_lingertime",
         "sk_uid": "sk_uid",
         "sk_cgroup": "sk_cgrp_data.cgroup?",
