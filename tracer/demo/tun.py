@@ -34,7 +34,6 @@ DEADLINE_S: Final = 2.0
 FIN: Final = 0x01
 SYN: Final = 0x02
 RST: Final = 0x04
-PSH: Final = 0x08
 ACK: Final = 0x10
 
 IPV4: Final = struct.Struct("!BBHHHBBH4s4s")

@@ -23,8 +23,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from . import bpf
-from .instructions import map_loads
+from tracer.kernel import bpf
+from tracer.kernel.instructions import map_loads
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from .btf import Btf, BtfError, Member
+from tracer.kernel.btf import Btf, BtfError, Member
 
 __all__ = ("MEMBERS", "kernel_types")
 

@@ -13,7 +13,7 @@ import platform
 from pathlib import Path
 from typing import Final
 
-from .bpf import LoadError
+from tracer.kernel.bpf import LoadError
 
 __all__ = ("PMU", "attach_kprobe")
 

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 GAP: Final = "  "
-LEAST_WIDTH: Final = 79
 
 
 @dataclass(frozen=True, slots=True)
