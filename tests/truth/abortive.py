@@ -13,6 +13,7 @@ from tests.truth.scenario import Expect, Stage, scenario
 from tests.truth.sockets import (
     DELAYED_ACK_S,
     accept_queue,
+    close_with_reset,
     disconnect,
     read_eof,
     set_linger_zero,
@@ -59,8 +60,7 @@ def unread_data_in_close_wait(stage: Stage) -> None:
 def linger_zero(stage: Stage) -> None:
     """SO_LINGER 0 after a conversation."""
     for pair in stage.talked():
-        set_linger_zero(pair.first)
-        pair.first.close()
+        close_with_reset(pair.first)
         await_reset(pair.second)
 
 
@@ -68,8 +68,7 @@ def linger_zero(stage: Stage) -> None:
 def linger_zero_silent(stage: Stage) -> None:
     """SO_LINGER 0 on a connection that never carried a byte: a health check."""
     for pair in stage.pairs():
-        set_linger_zero(pair.first)
-        pair.first.close()
+        close_with_reset(pair.first)
         await_reset(pair.second)
 
 
@@ -79,8 +78,7 @@ def linger_zero_in_close_wait(stage: Stage) -> None:
     for pair in stage.talked():
         pair.second.shutdown(socket.SHUT_WR)
         read_eof(pair.first)
-        set_linger_zero(pair.first)
-        pair.first.close()
+        close_with_reset(pair.first)
         await_reset(pair.second)
 
 
@@ -92,8 +90,7 @@ def linger_zero_after_shutdown(stage: Stage) -> None:
         pair.first.shutdown(socket.SHUT_WR)
     time.sleep(DELAYED_ACK_S)
     for pair in pairs:
-        set_linger_zero(pair.first)
-        pair.first.close()
+        close_with_reset(pair.first)
         await_reset(pair.second)
         pair.second.close()
 
@@ -182,13 +179,7 @@ def given_up(stage: Stage) -> None:
     wire = stage.wire
     wire.set_mode(Mode.DROP, wire.to_server)
     lost = wire.to_server.dropped
-    clients = []
-    for _ in range(stage.count):
-        client = stage.opener.client()
-        client.setblocking(False)
-        client.connect_ex(stage.opener.target)
-        stage.note(client, stage.opener.target, ends=1)
-        clients.append(client)
+    clients = stage.unanswered()
     wire.wait_dropped(wire.to_server, lost + stage.count)
     for client in clients:
         client.close()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from tests.truth.judge import End
 from tests.truth.netns import ip
 from tests.truth.packets import ACK, FIN
-from tests.truth.sockets import DELAYED_ACK_S, read_eof, read_exactly
+from tests.truth.sockets import DELAYED_ACK_S, close_at_eof, read_eof, read_exactly
 from tests.truth.wire import Mode
 
 if TYPE_CHECKING:
@@ -53,16 +53,14 @@ def finish(pairs: list[Pair]) -> None:
     """Let the second end close when its delayed ACK must be over."""
     time.sleep(DELAYED_ACK_S)
     for pair in pairs:
-        read_eof(pair.second)
-        pair.second.close()
+        close_at_eof(pair.second)
 
 
 def merged(stage: Stage) -> None:
     """The second end closes at once."""
     for pair in stage.quiet():
         pair.first.close()
-        read_eof(pair.second)
-        pair.second.close()
+        close_at_eof(pair.second)
 
 
 def carried_by_data(stage: Stage) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from tests.truth.packets import ACK, FIN
 from tests.truth.scenario import Expect, Stage, scenario
-from tests.truth.sockets import read_eof, wait_readable
+from tests.truth.sockets import close_at_eof, wait_readable
 from tests.truth.userfault import locked_in_recv
 from tests.truth.wire import Mode, wait_until
 
@@ -43,8 +43,7 @@ def coalesced_in_the_backlog(stage: Stage) -> None:
         wire.set_mode(Mode.HOLD, way)
         pair.first.shutdown(socket.SHUT_WR)
         wire.wait_held(way, ACK, 1)
-        read_eof(pair.second)
-        pair.second.close()
+        close_at_eof(pair.second)
         wire.wait_held(way, FIN, 1)
         deliver_into_backlog(stage, pair)
 
@@ -59,8 +58,7 @@ def deliver_into_backlog(stage: Stage, pair: Pair) -> None:
             wait_until(lambda: coalesced(ns) > before, "the backlog to join segments")
     except OSError as error:
         pytest.skip(f"userfaultfd does not work here: {error}")
-    read_eof(pair.first)
-    pair.first.close()
+    close_at_eof(pair.first)
 
 
 def coalesced(ns: Namespace) -> int:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 from typing import TYPE_CHECKING
@@ -16,6 +17,8 @@ from tests.truth.scenario import Expect, Stage, scenario
 from tests.truth.sockets import wait_readable
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tests.truth.sockets import Pair
 
 UNREAD = b"never read"
@@ -40,14 +43,21 @@ def handed_over(stage: Stage) -> None:
     """The descriptor crosses a Unix socket: the sender's close() is not the last one."""
     pairs = stage.talked()
     for pair in pairs:
-        here, there = socket.socketpair()
-        with here, there:
-            socket.send_fds(here, [b"x"], [pair.first.fileno()])
-            pair.first.close()
-            assert_no_fin(pair.second)
+        with sent(pair) as there:
             _, (descriptor,), _, _ = socket.recv_fds(there, 1, 1)
             os.close(descriptor)
     finish(pairs)
+
+
+@contextlib.contextmanager
+def sent(pair: Pair) -> Iterator[socket.socket]:
+    """Leave the first end's descriptor only on its way to the Unix socket that is yielded."""
+    here, there = socket.socketpair()
+    with here, there:
+        socket.send_fds(here, [b"x"], [pair.first.fileno()])
+        pair.first.close()
+        assert_no_fin(pair.second)
+        yield there
 
 
 @scenario(first=Expect("active", None, None, "close"), second=Expect("passive"))
@@ -55,11 +65,8 @@ def left_in_flight(stage: Stage) -> None:
     """Nobody takes the descriptor from the Unix socket: closing that closes it."""
     pairs = stage.talked()
     for pair in pairs:
-        here, there = socket.socketpair()
-        with here, there:
-            socket.send_fds(here, [b"x"], [pair.first.fileno()])
-            pair.first.close()
-            assert_no_fin(pair.second)
+        with sent(pair):
+            pass
     finish(pairs)
 
 

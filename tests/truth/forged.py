@@ -8,7 +8,7 @@ import contextlib
 from tests.truth.abortive import RESET, RESET_ERRORS, await_reset
 from tests.truth.packets import ACK, FIN, RST, forged
 from tests.truth.scenario import Expect, Stage, scenario
-from tests.truth.sockets import Pair, read_eof, read_exactly
+from tests.truth.sockets import Pair, close_at_eof, read_eof, read_exactly
 from tests.truth.wire import Mode
 
 FAR_OUTSIDE_BYTES = 1 << 24
@@ -39,8 +39,7 @@ def reset_outside_the_window(stage: Stage) -> None:
         read_exactly(pair.second, len(WORDS))
         pair.start_clock()
         pair.first.close()
-        read_eof(pair.second)
-        pair.second.close()
+        close_at_eof(pair.second)
         pair.stop_clock()
 
 

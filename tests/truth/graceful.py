@@ -9,7 +9,14 @@ import time
 
 from tests.truth.packets import FIN
 from tests.truth.scenario import Expect, Stage, scenario
-from tests.truth.sockets import DELAYED_ACK_S, read_eof, read_exactly, wait_readable
+from tests.truth.sockets import (
+    DELAYED_ACK_S,
+    close_at_eof,
+    close_in_turn,
+    read_eof,
+    read_exactly,
+    wait_readable,
+)
 from tests.truth.wire import Mode
 
 STREAM_BYTES = 300_000
@@ -23,12 +30,7 @@ PAUSES, PAUSE_S = 4, 0.3
 )
 def three_way(stage: Stage) -> None:
     """FIN, FIN+ACK, ACK: the second end closes before its delayed ACK."""
-    for pair in stage.talked():
-        pair.start_clock()
-        pair.first.close()
-        read_eof(pair.second)
-        pair.second.close()
-        pair.stop_clock()
+    close_in_turn(stage.talked())
 
 
 @scenario(
@@ -44,8 +46,7 @@ def three_way_with_last_words(stage: Stage) -> None:
         pair.second.send(b"bye", socket.MSG_MORE)
         pair.second.close()
         pair.stop_clock()
-        read_eof(pair.first)
-        pair.first.close()
+        close_at_eof(pair.first)
 
 
 @scenario(
@@ -57,8 +58,7 @@ def shutdown_then_close(stage: Stage) -> None:
     for pair in stage.talked():
         pair.start_clock()
         pair.first.shutdown(socket.SHUT_RDWR)
-        read_eof(pair.second)
-        pair.second.close()
+        close_at_eof(pair.second)
         pair.stop_clock()
         pair.first.close()
 
@@ -74,8 +74,7 @@ def four_way(stage: Stage) -> None:
         pair.first.close()
     time.sleep(DELAYED_ACK_S)
     for pair in pairs:
-        read_eof(pair.second)
-        pair.second.close()
+        close_at_eof(pair.second)
 
 
 @scenario(
@@ -90,8 +89,7 @@ def four_way_held(stage: Stage) -> None:
     time.sleep(DELAYED_ACK_S)
     for pair in pairs:
         pair.second.close()
-        read_eof(pair.first)
-        pair.first.close()
+        close_at_eof(pair.first)
 
 
 @scenario(
@@ -110,8 +108,7 @@ def four_way_ack_on_data(stage: Stage) -> None:
     time.sleep(DELAYED_ACK_S)
     for pair in pairs:
         pair.second.close()
-        read_eof(pair.first)
-        pair.first.close()
+        close_at_eof(pair.first)
 
 
 @scenario(
@@ -127,8 +124,7 @@ def answer_and_close(stage: Stage) -> None:
         pair.second.sendall(b"answer")
         pair.second.close()
         pair.stop_clock()
-        read_eof(pair.first)
-        pair.first.close()
+        close_at_eof(pair.first)
 
 
 @scenario(
@@ -145,8 +141,7 @@ def half_close_stream(stage: Stage) -> None:
             pair.second.sendall(b"s" * CHUNK_BYTES)
             read_exactly(pair.first, CHUNK_BYTES)
         pair.second.close()
-        read_eof(pair.first)
-        pair.first.close()
+        close_at_eof(pair.first)
 
 
 @scenario(
@@ -165,10 +160,8 @@ def half_close_for_long(stage: Stage) -> None:
             read_exactly(pair.first, CHUNK_BYTES)
         time.sleep(PAUSE_S)
     for pair in pairs:
-        read_eof(pair.second)
-        pair.second.close()
-        read_eof(pair.first)
-        pair.first.close()
+        close_at_eof(pair.second)
+        close_at_eof(pair.first)
 
 
 @scenario(
@@ -201,8 +194,7 @@ def silent(stage: Stage) -> None:
     """No byte was ever exchanged: the delayed ACK has one timer tick only."""
     for pair in stage.pairs():
         pair.first.close()
-        read_eof(pair.second)
-        pair.second.close()
+        close_at_eof(pair.second)
 
 
 @scenario(
@@ -215,8 +207,7 @@ def duplicated_descriptor(stage: Stage) -> None:
         twin = os.dup(pair.first.fileno())
         pair.first.close()
         os.close(twin)
-        read_eof(pair.second)
-        pair.second.close()
+        close_at_eof(pair.second)
 
 
 @scenario(
@@ -254,8 +245,7 @@ def simultaneous_half_held(stage: Stage) -> None:
         wire.wait_held(way, FIN, stage.count)
     wire.set_mode(Mode.PASS)
     for pair in pairs:
-        read_eof(pair.first)
-        pair.first.close()
+        close_at_eof(pair.first)
 
 
 @scenario(

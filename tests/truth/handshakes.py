@@ -10,7 +10,7 @@ import pytest
 
 from tests.truth.packets import SYN
 from tests.truth.scenario import Expect, Stage, scenario
-from tests.truth.sockets import BACKLOG, TIMEOUT_S, Pair, read_eof, read_exactly
+from tests.truth.sockets import BACKLOG, TIMEOUT_S, Pair, close_at_eof, close_in_turn, read_exactly
 from tests.truth.wire import Mode
 
 if TYPE_CHECKING:
@@ -22,16 +22,6 @@ FAST_OPEN_WITHOUT_COOKIE = 0x1 | 0x2 | 0x4 | 0x200
 EARLY = b"early"
 
 
-def close_both(pairs: list[Pair]) -> None:
-    """The first end closes, the second one at once."""
-    for pair in pairs:
-        pair.start_clock()
-        pair.first.close()
-        read_eof(pair.second)
-        pair.second.close()
-        pair.stop_clock()
-
-
 @scenario(
     first=Expect("active", "three_way", "fin", "close"),
     second=Expect("passive", "three_way", "fin", "close"),
@@ -41,7 +31,7 @@ def syn_cookies(stage: Stage) -> None:
     """The server kept nothing of the SYN: net.ipv4.tcp_syncookies 2."""
     with stage.sysctl("tcp_syncookies", 2):
         pairs = stage.talked()
-    close_both(pairs)
+    close_in_turn(pairs)
 
 
 @scenario(
@@ -56,7 +46,7 @@ def fast_open(stage: Stage) -> None:
     for pair in pairs:
         read_exactly(pair.server, len(EARLY))
         pair.exchange()
-    close_both(pairs)
+    close_in_turn(pairs)
 
 
 def fast_pairs(stage: Stage) -> Iterator[Pair]:
@@ -87,8 +77,7 @@ def closed_in_syn_recv(stage: Stage) -> None:
             pair.server.close()
     wire.set_mode(Mode.PASS)
     for pair in pairs:
-        read_eof(pair.client)
-        pair.client.close()
+        close_at_eof(pair.client)
 
 
 @scenario(
@@ -116,8 +105,7 @@ def fin_completes_the_handshake(stage: Stage) -> None:
         client.close()
         pairs.append(stage.adopt(client))
     for pair in pairs:
-        read_eof(pair.server)
-        pair.server.close()
+        close_at_eof(pair.server)
 
 
 @scenario(first=Expect("active"), second=Expect("passive"), mixable=False)
@@ -144,5 +132,4 @@ def multipath(stage: Stage) -> None:
             pairs.append(pair)
         for pair in pairs:
             pair.first.close()
-            read_eof(pair.second)
-            pair.second.close()
+            close_at_eof(pair.second)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from tests.truth.abortive import RESET, await_reset
 from tests.truth.scenario import Expect, Stage, scenario
-from tests.truth.sockets import read_eof, wait_readable
+from tests.truth.sockets import close_at_eof, wait_readable
 
 if TYPE_CHECKING:
     import socket
@@ -56,8 +56,7 @@ def assert_no_fin(sock: socket.socket) -> None:
 def finish(pairs: list[Pair]) -> None:
     """Answer the FINs."""
     for pair in pairs:
-        read_eof(pair.second)
-        pair.second.close()
+        close_at_eof(pair.second)
 
 
 @scenario(first=Expect("active", None, None, "exit"), second=Expect("passive"))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from tests.truth.abortive import RESET, await_reset
 from tests.truth.packets import ACK, FIN, RST, answer
 from tests.truth.scenario import Expect, Stage, scenario
-from tests.truth.sockets import TcpState, read_eof, set_linger_zero, wait_state
+from tests.truth.sockets import TcpState, close_at_eof, close_with_reset, wait_state
 from tests.truth.wire import Mode
 
 if TYPE_CHECKING:
@@ -34,8 +34,7 @@ def throw_away(stage: Stage, ends: list[socket.socket]) -> None:
     wire.set_mode(Mode.DROP)
     wire.discard()
     for end in ends:
-        set_linger_zero(end)
-        end.close()
+        close_with_reset(end)
     wire.drain()
     wire.set_mode(Mode.PASS)
 
@@ -96,8 +95,7 @@ def reset_in_last_ack(stage: Stage) -> None:
         wait_state(pair.first, TcpState.FIN_WAIT2)
     stage.wire.set_mode(Mode.HOLD, way)
     for pair in pairs:
-        read_eof(pair.second)
-        pair.second.close()
+        close_at_eof(pair.second)
     for packet in hold(stage, way, FIN, pairs):
         stage.wire.inject(stage.from_first, answer(packet, RST))
     stage.wire.drain()

@@ -125,6 +125,15 @@ class Stage:
         self._pairs.append(pair)
         return pair
 
+    def unanswered(self) -> list[socket.socket]:
+        """Begin `count` connections that nobody will accept."""
+        clients = [self.opener.client() for _ in range(self.count)]
+        for client in clients:
+            client.setblocking(False)
+            client.connect_ex(self.opener.target)
+            self.note(client, self.opener.target, ends=1)
+        return clients
+
     @property
     def client_address(self) -> str:
         """The client's own address in the notation of its socket."""

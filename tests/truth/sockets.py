@@ -143,6 +143,15 @@ class Pair:
         self.second.close()
 
 
+def close_in_turn(pairs: list[Pair]) -> None:
+    """Let the first end of each close, and the second one at once: its FIN holds the ACK."""
+    for pair in pairs:
+        pair.start_clock()
+        pair.first.close()
+        close_at_eof(pair.second)
+        pair.stop_clock()
+
+
 def read_exactly(sock: socket.socket, size: int) -> None:
     """Read `size` bytes; raises AssertionError when the stream ends before."""
     while size:
@@ -157,9 +166,21 @@ def read_eof(sock: socket.socket) -> None:
         pass
 
 
+def close_at_eof(sock: socket.socket) -> None:
+    """Read until the peer's FIN has been read too, then close."""
+    read_eof(sock)
+    sock.close()
+
+
 def set_linger_zero(sock: socket.socket) -> None:
     """Make the next close() send a RST."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_ZERO)
+
+
+def close_with_reset(sock: socket.socket) -> None:
+    """Close with SO_LINGER 0."""
+    set_linger_zero(sock)
+    sock.close()
 
 
 def disconnect(sock: socket.socket) -> None:

@@ -7,7 +7,7 @@ import socket
 from typing import TYPE_CHECKING
 
 from tests.truth.scenario import Expect, Stage, scenario
-from tests.truth.sockets import Pair, read_eof
+from tests.truth.sockets import Pair, close_at_eof, read_eof
 from tests.truth.wire import Mode
 
 if TYPE_CHECKING:
@@ -21,8 +21,7 @@ def close_both(pairs: list[Pair]) -> None:
     """The first end closes, then the second."""
     for pair in pairs:
         pair.first.close()
-        read_eof(pair.second)
-        pair.second.close()
+        close_at_eof(pair.second)
 
 
 def bound_pairs(stage: Stage, ports: list[int]) -> Iterator[Pair]:

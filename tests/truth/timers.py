@@ -14,8 +14,8 @@ from tests.truth.scenario import Expect, Stage, scenario
 from tests.truth.sockets import (
     DELAYED_ACK_S,
     TIMEOUT_S,
-    read_eof,
-    set_linger_zero,
+    close_at_eof,
+    close_with_reset,
     unacked_bytes,
     unsent_bytes,
 )
@@ -90,8 +90,7 @@ def zero_window_at_close(stage: Stage) -> None:
         fill(pair.first, pair.second)
         pair.first.close()
     for pair in pairs:
-        read_eof(pair.second)
-        pair.second.close()
+        close_at_eof(pair.second)
 
 
 @scenario(first=GIVEN_UP, second=THROWN_AWAY, wired=True)
@@ -106,8 +105,7 @@ def orphan_timeout(stage: Stage) -> None:
         wait_until(lambda: not first.busy_sockets(), "the orphans to be given up", TIMEOUT_S)
         lost = stage.to_first.dropped
         for pair in pairs:
-            set_linger_zero(pair.second)
-            pair.second.close()
+            close_with_reset(pair.second)
         wire.wait_dropped(stage.to_first, lost + stage.count)
         wire.set_mode(Mode.PASS)
 
@@ -123,13 +121,7 @@ def connect_timeout(stage: Stage) -> None:
     wire = stage.wire
     with stage.sysctl("tcp_syn_retries", 1), stage.sysctl("tcp_syn_linear_timeouts", 0):
         wire.set_mode(Mode.DROP, wire.to_server)
-        clients = []
-        for _ in range(stage.count):
-            client = stage.opener.client()
-            client.setblocking(False)
-            client.connect_ex(stage.opener.target)
-            stage.note(client, stage.opener.target, ends=1)
-            clients.append(client)
+        clients = stage.unanswered()
         ns = stage.opener.net.client.ns
         wait_until(lambda: not ns.busy_sockets(), "the SYNs to be given up", TIMEOUT_S)
         for client in clients:
@@ -168,8 +160,7 @@ def fin_wait2_by_timer(stage: Stage) -> None:
         lambda: first.waiting_sockets() >= len(pairs), "the timer to hand them over", TIMEOUT_S
     )
     for pair in pairs:
-        read_eof(pair.second)
-        pair.second.close()
+        close_at_eof(pair.second)
 
 
 @scenario(first=Expect("abort", how="close", cause="fin_wait2_timeout"), second=RESET)
