@@ -32,15 +32,19 @@ def tracer_watch(
     It traces the whole host like any other, and is asked to show only what the tests made:
     what else happens on the host must not fill the pipe.
     """
-    nets = (loopback_net, veth_net, wired_net.net, load_net)
+    watch = watch_of(loopback_net, veth_net, wired_net.net, load_net)
+    yield watch
+    watch.stop()
+
+
+def watch_of(*nets: Net) -> Watch:
+    """Start a `watch` of these networks, or skip where this host lacks something."""
     inums = sorted(frozenset[int]().union(*(net.inums for net in nets)))
     try:
-        watch = Watch([word for inum in inums for word in ("--netns", str(inum))])
+        return Watch([word for inum in inums for word in ("--netns", str(inum))])
     except HostLacksError as error:
         skip_or_fail(str(error))
         raise
-    yield watch
-    watch.stop()
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.kernel.lanes import Lanes
 from tests.truth import bench
 from tests.truth.intent import packets_against_intent, records_against_intent
 from tests.truth.mixed import SCENARIOS
@@ -39,10 +40,10 @@ UNDECIDED_MAX = 4 if os.environ.get("FOURWAVE_EMULATED") else 1
 TRIES = 3
 
 
-def cases(*, wired: bool) -> Iterator[object]:
+def cases(*, wired: bool = False, waits: bool = False) -> Iterator[object]:
     """Yield (name, server_first) for pytest, both ways round where that makes a difference."""
     for entry in SCENARIOS.values():
-        if entry.wired == wired:
+        if entry.waits == waits and (waits or entry.wired == wired):
             for server_first in (False, True)[: 1 + entry.both_ways]:
                 way = "server" if server_first else "client"
                 yield pytest.param(entry.name, server_first, id=f"{entry.name}-{way}")
@@ -86,19 +87,33 @@ def made_whole(
 def play(
     entry: Scenario,
     net: Net,
-    plan: dict[Flavour, int],
-    *,
+    wire: Wire | None,
     server_first: bool,
-    wire: Wire | None = None,
 ) -> list[Made]:
-    """Make the connections of one plan, one flavour after the other."""
+    """Make 23 connections, one flavour after the other."""
     made = []
-    for flavour, count in plan.items():
+    for flavour, count in (ON_WIRE if wire else ON_LOOPBACK).items():
         made += entry.run(net, flavour, count, server_first=server_first, wire=wire)
     return made
 
 
-@pytest.mark.parametrize(("name", "server_first"), list(cases(wired=False)))
+@pytest.fixture(scope="module", autouse=True)
+def lanes(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Lanes]:
+    """Where all that waits has begun by now, as far as it was asked for."""
+    with Lanes(tmp_path_factory.mktemp("lanes"), play) as made:
+        asked = [item.callspec.params for item in request.session.items if is_waiting(item)]
+        made.begin((SCENARIOS[case["name"]], case["server_first"]) for case in asked)
+        yield made
+
+
+def is_waiting(item: pytest.Item) -> bool:
+    """Whether it is a case of what waits."""
+    return isinstance(item, pytest.Function) and item.function is test_what_waits
+
+
+@pytest.mark.parametrize(("name", "server_first"), list(cases()))
 def test_on_loopback(
     name: str,
     server_first: bool,
@@ -110,7 +125,7 @@ def test_on_loopback(
     entry = SCENARIOS[name]
 
     def traffic() -> list[Made]:
-        return play(entry, loopback_net, ON_LOOPBACK, server_first=server_first)
+        return play(entry, loopback_net, None, server_first)
 
     def run() -> bench.Run:
         return bench.run(loopback_net, tmp_path, traffic, tracer_watch)
@@ -131,10 +146,22 @@ def test_on_wire(
     entry, net = SCENARIOS[name], wired_net.net
 
     def traffic() -> list[Made]:
-        return play(entry, net, ON_WIRE, server_first=server_first, wire=wired_net.wire)
+        return play(entry, net, wired_net.wire, server_first)
 
     def run() -> bench.Run:
         return bench.run(net, tmp_path, traffic, tracer_watch)
 
     whole = made_whole(entry, run, tracer_watch, server_first=server_first)
     check(entry, whole, tracer_watch, server_first=server_first)
+
+
+@pytest.mark.parametrize(("name", "server_first"), list(cases(waits=True)))
+def test_what_waits(name: str, server_first: bool, lanes: Lanes) -> None:
+    """23 closes of a kind that takes seconds: judged last, begun before all others."""
+    entry = SCENARIOS[name]
+
+    def run() -> bench.Run:
+        return lanes.run(entry, server_first=server_first)
+
+    whole = made_whole(entry, run, lanes.watch, server_first=server_first)
+    check(entry, whole, lanes.watch, server_first=server_first)

@@ -190,6 +190,7 @@ def given_up(stage: Stage) -> None:
     first=Expect("timeout", cause="user_timeout"),
     second=Expect("abort", cause="linger_zero"),
     wired=True,
+    waits=True,
 )
 def user_timeout(stage: Stage) -> None:
     """The path dies under unacknowledged data, TCP_USER_TIMEOUT gives up."""
@@ -205,6 +206,7 @@ def user_timeout(stage: Stage) -> None:
     first=Expect("timeout", cause="keepalive"),
     second=Expect("abort", cause="linger_zero"),
     wired=True,
+    waits=True,
 )
 def keepalive_timeout(stage: Stage) -> None:
     """The path dies under an idle connection, its keep-alive finds out."""

@@ -148,6 +148,7 @@ def half_close_stream(stage: Stage) -> None:
     first=Expect("active", "four_way", None, "shutdown"),
     second=Expect("passive", "four_way", None, "close"),
     mixable=False,
+    waits=True,
 )
 def half_close_for_long(stage: Stage) -> None:
     """The same with pauses much longer than any delayed ACK: FIN_WAIT2 lasts a second and more."""

@@ -172,6 +172,7 @@ class Scenario:
     mixable: bool
     no_time_wait: bool
     blurred: bool
+    waits: bool
 
     def expected(self, *, server_first: bool) -> tuple[Expect | None, Expect | None]:
         """Return the expectations for (client, server)."""
@@ -205,18 +206,21 @@ def scenario(
     mixable: bool = True,
     no_time_wait: bool = False,
     blurred: bool = False,
+    waits: bool = False,
 ) -> Callable[[Callable[[Stage], None]], Callable[[Stage], None]]:
     """Enter the decorated function in `SCENARIOS` under its own name.
 
     `no_time_wait`: where TIME_WAIT is due there is none, which no packet shows. `blurred`: the
-    packets show what the socket cannot know, so that null is right.
+    packets show what the socket cannot know, so that null is right. `waits`: for seconds, for a
+    timer of the kernel or on purpose.
     """
 
     def enter(act: Callable[[Stage], None]) -> Callable[[Stage], None]:
         name = act.__name__
         mix = mixable and not wired
         SCENARIOS[name] = Scenario(
-            *(name, act, first, second, wired, both_ways, mix, no_time_wait, blurred)
+            *(name, act, first, second, wired, both_ways, mix),
+            *(no_time_wait, blurred, waits),
         )
         return act
 

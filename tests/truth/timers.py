@@ -31,7 +31,7 @@ BUFFER_BYTES = 100_000
 FIN_WAIT2_S = 61
 
 
-@scenario(first=GIVEN_UP, second=THROWN_AWAY, wired=True)
+@scenario(first=GIVEN_UP, second=THROWN_AWAY, wired=True, waits=True)
 def retransmission_timeout(stage: Stage) -> None:
     """The path dies under unacknowledged data, net.ipv4.tcp_retries2 gives up."""
     pairs = stage.quiet()
@@ -42,7 +42,7 @@ def retransmission_timeout(stage: Stage) -> None:
         await_timeouts(stage, pairs)
 
 
-@scenario(first=GIVEN_UP, second=Expect("abort", cause="unread_data"), wired=True)
+@scenario(first=GIVEN_UP, second=Expect("abort", cause="unread_data"), wired=True, waits=True)
 def zero_window_timeout(stage: Stage) -> None:
     """The peer closed its window, then the path dies under the probes."""
     pairs = stage.pairs()
@@ -93,7 +93,7 @@ def zero_window_at_close(stage: Stage) -> None:
         close_at_eof(pair.second)
 
 
-@scenario(first=GIVEN_UP, second=THROWN_AWAY, wired=True)
+@scenario(first=GIVEN_UP, second=THROWN_AWAY, wired=True, waits=True)
 def orphan_timeout(stage: Stage) -> None:
     """The path dies under the FIN of a closed socket: net.ipv4.tcp_orphan_retries."""
     pairs, wire = stage.quiet(), stage.wire
@@ -115,6 +115,7 @@ def orphan_timeout(stage: Stage) -> None:
     second=None,
     wired=True,
     both_ways=False,
+    waits=True,
 )
 def connect_timeout(stage: Stage) -> None:
     """Nobody answers the SYN: net.ipv4.tcp_syn_retries."""
@@ -129,7 +130,7 @@ def connect_timeout(stage: Stage) -> None:
         wire.set_mode(Mode.PASS)
 
 
-@scenario(first=Expect("active", how="close"), second=RESET, mixable=False)
+@scenario(first=Expect("active", how="close"), second=RESET, mixable=False, waits=True)
 def fin_wait2_timeout(stage: Stage) -> None:
     """The peer does not close in time: net.ipv4.tcp_fin_timeout. Its next words are answered."""
     pairs = stage.talked()
@@ -148,6 +149,7 @@ def fin_wait2_timeout(stage: Stage) -> None:
     first=Expect("active", "four_way", "pure", "close"),
     second=Expect("passive", "four_way", "pure", "close"),
     mixable=False,
+    waits=True,
 )
 def fin_wait2_by_timer(stage: Stage) -> None:
     """TCP_LINGER2 of more than a minute: the full socket waits first, a timer hands it over."""
