@@ -115,11 +115,6 @@ CLOSE_DTYPE = np.dtype(
 )
 """struct conn_record."""
 
-STRAY_DTYPE = np.dtype(
-    [("netns", _U32), ("lport", _U16), ("reason", _U8), ("cause", _U8)], align=True
-)
-"""struct stray_key."""
-
 COUNTERS_DTYPE = np.dtype(
     [
         ("emitted", _U64, (2,)),

@@ -14,6 +14,7 @@ import pytest
 
 from tracer import tcp, wire
 from tracer.errors import FourwaveError, WireError
+from tracer.kernel import strays
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,7 +25,7 @@ STRUCTS = {
     "tcp_counts": wire.COUNTS_DTYPE,
     "conn_record": wire.CLOSE_DTYPE,
     "counters": wire.COUNTERS_DTYPE,
-    "stray_key": wire.STRAY_DTYPE,
+    "stray_key": strays.KEY_DTYPE,
 }
 ENUMS: dict[str, Any] = {
     "RECORD_": tcp.RecordType,

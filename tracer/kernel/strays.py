@@ -7,10 +7,10 @@ import numpy as np
 
 from tracer.kernel.maps import read_all
 
-__all__ = ("Strays",)
+__all__ = ("KEY_DTYPE", "Strays")
 
-# struct stray_key
-_KEY = np.dtype([("netns", "u4"), ("lport", "u2"), ("reason", "u1"), ("cause", "u1")])
+KEY_DTYPE = np.dtype([("netns", "u4"), ("lport", "u2"), ("reason", "u1"), ("cause", "u1")])
+"""struct stray_key."""
 _COUNT = np.dtype("u8")
 
 
@@ -26,6 +26,6 @@ class Strays:
 
         Raises OSError when the kernel refuses.
         """
-        keys, counts = read_all(self._fd, _KEY, _COUNT)
+        keys, counts = read_all(self._fd, KEY_DTYPE, _COUNT)
         columns = (keys[name].tolist() for name in ("netns", "lport", "cause", "reason"))
         return sorted(map(list, zip(*columns, counts.tolist(), strict=True)))
