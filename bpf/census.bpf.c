@@ -14,6 +14,9 @@
 #include "compat.h"
 #include "address.h"
 #include "census.h"
+#ifdef SLOTS
+#include "conn_find.h"
+#endif
 #include "owners.bpf.c"
 
 #define SK_FLAG_DEAD 1
@@ -25,20 +28,6 @@ BPF_F_TABLE("hash", struct port_key, struct port_tally, ports, PORTS_MAX, BPF_F_
 static __always_inline bool is_listening(struct walk *walk, u16 port)
 {
 	return walk->listening[port >> 3] >> (port & 7) & 1;
-}
-
-static __always_inline u8 take_addresses(u8 *laddr, u8 *raddr, struct sock *sk)
-{
-	if (sk->skc_family == AF_INET) {
-		take_v4(laddr, sk->skc_rcv_saddr);
-		take_v4(raddr, sk->skc_daddr);
-		return 4;
-	}
-#ifdef HAS_sock_skc_v6_daddr
-	take_v6(laddr, sk->skc_v6_rcv_saddr);
-	take_v6(raddr, sk->skc_v6_daddr);
-#endif
-	return is_v4_mapped(raddr) || is_v4_mapped(laddr) ? 4 : 6;
 }
 
 /* The tally of the socket's destination, or of the service it belongs to. */
@@ -139,6 +128,25 @@ static __always_inline void take_listener(struct socket_row *row, struct sock *s
 	row->drops = (u32)sk->sk_drops;
 }
 
+/*
+ * When CLOSE_WAIT began, where closes are followed as well. The connection may
+ * give its place to another meanwhile: the key is looked at last.
+ */
+static __always_inline u64 close_wait_ns(struct sock *sk)
+{
+#ifdef SLOTS
+	u64 key = key_of(sk), since_ns;
+	struct conn_record *conn = conn_find(key);
+
+	if (!conn || conn->state != TCP_CLOSE_WAIT)
+		return 0;
+	since_ns = *(volatile u64 *)&conn->fin_received_ns;
+	return *(volatile u64 *)&conn->cookie == key ? since_ns : 0;
+#else
+	return 0;
+#endif
+}
+
 static __always_inline void take_traffic(struct socket_row *row, struct tcp_sock *tp)
 {
 	u32 now = bpf_jiffies64(), snd_nxt = tp->snd_nxt;
@@ -152,6 +160,8 @@ static __always_inline void take_traffic(struct socket_row *row, struct tcp_sock
 	row->age_sent_ms = age_ms(now, tp->lsndtime);
 	row->bytes_received = tp->bytes_received;
 	row->bytes_acked = tp->bytes_acked;
+	if (row->state == TCP_CLOSE_WAIT)
+		row->close_wait_ns = close_wait_ns((struct sock *)tp);
 }
 
 static __always_inline void take_socket(struct socket_row *row, struct sock *sk,
@@ -206,6 +216,7 @@ static __always_inline void on_full(u64 *ctx, struct walk *walk, struct sock *sk
 		return;
 	if (state == TCP_LISTEN) {
 		walk->listening[sk->skc_num >> 3] |= 1 << (sk->skc_num & 7);
+		note_service(walk->netns, sk->skc_num);
 		count_state(walk, cgroup_id, state, true);
 		return;
 	}

@@ -24,6 +24,7 @@ struct socket_row {
 	fw_u64 bytes_received;
 	fw_u64 bytes_acked;
 	fw_u64 drops;
+	fw_u64 close_wait_ns;	   /* CLOCK_MONOTONIC of its beginning; 0: not seen */
 	long long age_received_ms; /* -1: unknown */
 	long long age_data_received_ms;
 	long long age_sent_ms;
@@ -55,6 +56,37 @@ struct owner_row {
 	fw_u32 netns;
 	fw_u8 state;
 	fw_u8 pad[3];
+};
+
+/* What on_file() tells of: masks of 1 << state. */
+struct wanted {
+	fw_u32 rows;
+	fw_u32 users;
+	fw_u64 users_left_out; /* sockets not counted: their map was full */
+};
+
+/* A service: where somebody listens. */
+struct service_key {
+	fw_u32 netns;
+	fw_u32 lport;
+};
+
+/* A process and a destination it is connected to. */
+struct user_key {
+	fw_u8 laddr[16];
+	fw_u8 raddr[16];
+	fw_u32 netns;
+	fw_u32 tgid;
+	fw_u16 rport;
+	fw_u8 family;
+	fw_u8 pad;
+};
+
+struct user_tally {
+	fw_u64 start_ns; /* as in struct owner_row */
+	fw_u8 comm[COMM_LEN];
+	fw_u32 count;
+	fw_u8 pad[4];
 };
 
 struct state_key {

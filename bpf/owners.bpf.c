@@ -2,6 +2,10 @@
 /*
  * Which process holds which TCP socket: every descriptor of every process
  * (iter/task_file), of all network namespaces at once.
+ *
+ * Sockets worth a look get a row. Open connections are many, and only counted:
+ * by process and destination. Those of our services have no destination, so this
+ * comes after the walks, which say what listens where.
  */
 #define SOCK_STREAM 1
 #define IPPROTO_TCP 6
@@ -9,7 +13,9 @@
 #define S_IFMT 00170000
 #define S_IFSOCK 0140000
 
-BPF_F_TABLE("array", u32, u32, owned_states, 1, BPF_F_MMAPABLE);
+BPF_F_TABLE("array", u32, struct wanted, wanted, 1, BPF_F_MMAPABLE);
+BPF_F_TABLE("hash", struct service_key, u32, services, SERVICES_MAX, BPF_F_NO_PREALLOC);
+BPF_F_TABLE("hash", struct user_key, struct user_tally, users, USERS_MAX, BPF_F_NO_PREALLOC);
 
 /*
  * Linux commit 4f19cab76136 ("bpf: Add a bpf_sock_from_file helper") (in v5.11);
@@ -52,37 +58,107 @@ static __always_inline bool is_tcp(struct sock *sk)
 	       (family == AF_INET || family == AF_INET6);
 }
 
-int on_file(u64 *ctx)
+static __always_inline u8 addresses_of(u8 *laddr, u8 *raddr, struct sock *sk)
+{
+#ifdef HAS_SOCK_FROM_FILE
+	return take_addresses(laddr, raddr, sk);
+#else
+	if (FIELD(sk, skc_family) == AF_INET) {
+		take_v4(laddr, FIELD(sk, skc_rcv_saddr));
+		take_v4(raddr, FIELD(sk, skc_daddr));
+		return 4;
+	}
+#ifdef HAS_sock_skc_v6_daddr
+	bpf_probe_read_kernel(laddr, 16, &sk->skc_v6_rcv_saddr);
+	bpf_probe_read_kernel(raddr, 16, &sk->skc_v6_daddr);
+#endif
+	return is_v4_mapped(raddr) || is_v4_mapped(laddr) ? 4 : 6;
+#endif
+}
+
+static __always_inline u32 netns_of(struct sock *sk)
+{
+	struct net *net = FIELD(sk, skc_net);
+
+	return FIELD(net, inum);
+}
+
+static __always_inline void note_service(u32 netns, u16 port)
+{
+	struct service_key key = { .netns = netns, .lport = port };
+	u32 one = 1;
+
+	services.update(&key, &one);
+}
+
+static __always_inline void take_comm(u8 *to, struct task_struct *leader)
+{
+	u32 *comm = (u32 *)to;
+
+	comm[0] = leader->comm[0];
+	comm[1] = leader->comm[1];
+	comm[2] = leader->comm[2];
+	comm[3] = leader->comm[3];
+}
+
+static __always_inline void count_user(struct wanted *which, struct task_struct *task,
+				       struct sock *sk)
+{
+	struct service_key service = { .netns = netns_of(sk), .lport = FIELD(sk, skc_num) };
+	struct user_key key = { .tgid = task->tgid };
+	struct user_tally *found, fresh = { .count = 1 };
+
+	if (services.lookup(&service))
+		return;
+	key.netns = service.netns;
+	key.family = addresses_of(key.laddr, key.raddr, sk);
+	key.rport = bpf_ntohs(FIELD(sk, skc_dport));
+	found = users.lookup(&key);
+	if (found) {
+		found->count++;
+		return;
+	}
+	fresh.start_ns = task->group_leader->start_boottime;
+	take_comm(fresh.comm, task->group_leader);
+	if (users.update(&key, &fresh))
+		which->users_left_out++;
+}
+
+/* A row that does not fit ends the read, and the kernel shows the file again at the next. */
+static __always_inline bool tell_owner(u64 *ctx, struct task_struct *task, struct file *file,
+				       struct sock *sk)
 {
 	struct bpf_iter_meta *meta = (void *)ctx[0];
-	struct task_struct *task = (void *)ctx[1], *leader;
-	struct file *file = (void *)ctx[3];
 	struct owner_row row = { .fd = ctx[2] };
+
+	row.ino = file->f_inode->i_ino;
+	row.start_ns = task->group_leader->start_boottime;
+	row.tgid = task->tgid;
+	take_comm(row.comm, task->group_leader);
+	row.netns = netns_of(sk);
+	row.state = FIELD(sk, skc_state);
+	return !bpf_seq_write(meta->seq, &row, sizeof(row));
+}
+
+int on_file(u64 *ctx)
+{
+	struct task_struct *task = (void *)ctx[1];
+	struct file *file = (void *)ctx[3];
+	struct wanted *which;
 	struct sock *sk;
-	u32 *comm = (u32 *)row.comm, only = 0, *wanted;
-	struct net *net;
+	u32 only = 0;
 	u8 state;
 
 	if (!task || !file)
 		return 0;
 	sk = sock_of(file);
-	wanted = owned_states.lookup(&only);
-	if (!sk || !wanted || !is_tcp(sk))
+	which = wanted.lookup(&only);
+	if (!sk || !which || !is_tcp(sk))
 		return 0;
 	state = FIELD(sk, skc_state);
-	if (!(*wanted >> state & 1))
+	if (which->rows >> state & 1 && !tell_owner(ctx, task, file, sk))
 		return 0;
-	leader = task->group_leader;
-	row.ino = file->f_inode->i_ino;
-	row.start_ns = leader->start_boottime;
-	row.tgid = task->tgid;
-	comm[0] = leader->comm[0];
-	comm[1] = leader->comm[1];
-	comm[2] = leader->comm[2];
-	comm[3] = leader->comm[3];
-	net = FIELD(sk, skc_net);
-	row.netns = FIELD(net, inum);
-	row.state = state;
-	bpf_seq_write(meta->seq, &row, sizeof(row));
+	if (which->users >> state & 1)
+		count_user(which, task, sk);
 	return 0;
 }

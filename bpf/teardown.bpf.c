@@ -22,6 +22,7 @@
 #include "evidence.h"
 #include "delayed_ack.h"
 #include "rings.h"
+#include "conn_find.h"
 #include "conn.h"
 #include "hooks.h"
 #include "strays.h"

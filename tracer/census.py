@@ -90,6 +90,7 @@ SOCKETS: Final = np.dtype(
         ("bytes_received", "<u8"),
         ("bytes_acked", "<u8"),
         ("drops", "<u8"),
+        ("close_wait_ns", "<u8"),
         ("age_received_ms", "<i8"),
         ("age_data_received_ms", "<i8"),
         ("age_sent_ms", "<i8"),
@@ -113,11 +114,12 @@ SOCKETS: Final = np.dtype(
     align=True,
 )
 """Sockets worth a look, one by one: LISTEN, CLOSE_WAIT, FIN_WAIT1, FIN_WAIT2, CLOSING, LAST_ACK
-(full sockets), and ESTABLISHED when asked for.
+(full sockets).
 
 `cookie` joins with the close records. `ino` is the socket's inode, as in OWNERS and ss; 0 when
 never accepted, or orphaned. `shutdown`: RCV_SHUTDOWN 1, SEND_SHUTDOWN 2. `flags`: SocketFlag.
 `unread`: rcv_nxt - copied_seq, where an unread FIN counts one. `unsent`: queued, not sent yet.
+`close_wait_ns`: CLOCK_MONOTONIC when CLOSE_WAIT began, 0 where nobody followed the connection.
 Ages in ms, -1 when unknown: since anything was heard (ACK or data), since data was heard, since
 data was sent. For LISTEN alone: `accept_queue`, `accept_queue_limit`, `syn_queue`, `drops`.
 """
@@ -137,10 +139,37 @@ OWNERS: Final = np.dtype(
 `start_ns`: when the process began, CLOCK_BOOTTIME; 0 when unknown. With it `tgid` is unambiguous.
 """
 
-ARRAYS: Final = {"states": STATES, "ports": PORTS, "sockets": SOCKETS, "owners": OWNERS}
+USERS: Final = np.dtype(
+    [
+        ("laddr", "u1", (16,)),
+        ("raddr", "u1", (16,)),
+        ("netns", "<u4"),
+        ("tgid", "<u4"),
+        ("rport", "<u2"),
+        ("family", "u1"),
+        ("pad", "u1", (5,)),
+        ("start_ns", "<u8"),
+        ("comm", "S16"),
+        ("count", "<u4"),
+        ("pad2", "u1", (4,)),
+    ],
+    align=True,
+)
+"""Who is connected where: descriptors per process and destination, of PORTS' outbound kind.
+
+One shared by several processes counts for each. `start_ns` and `tgid` as in OWNERS.
+"""
+
+ARRAYS: Final = {
+    "states": STATES,
+    "ports": PORTS,
+    "sockets": SOCKETS,
+    "owners": OWNERS,
+    "users": USERS,
+}
 """The arrays of a Census in the order of its bytes."""
 
-CENSUS_VERSION: Final = 1
+CENSUS_VERSION: Final = 2
 """Of the bytes: a new one for every change of a dtype or of a fact."""
 
 
@@ -199,6 +228,7 @@ class Census:
     ports: Rows
     sockets: Rows
     owners: Rows
+    users: Rows = field(default_factory=lambda: np.zeros(0, USERS))
     namespaces: Mapping[int, NetnsFacts] = field(default_factory=dict)
     """By inode number, as in the arrays' `netns`."""
     processes: Mapping[int, ProcessFacts] = field(default_factory=dict)
@@ -206,6 +236,6 @@ class Census:
     cgroups: Mapping[int, str | None] = field(default_factory=dict)
     """Path by cgroup id, of those in `sockets`; None: gone."""
     truncated: Mapping[str, int] = field(default_factory=dict)
-    """What was left out, by where: states, ports, sockets, owners, namespaces. Empty: nothing."""
+    """What was left out, by where: states, ports, users, processes, namespaces. Empty: nothing."""
     reason: str | None = None
     """Why `mechanism` is the second choice; None when it is the first."""

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from tracer import runs_failures
+from tracer import runs_beside
 from tracer.errors import HostError
 
 if TYPE_CHECKING:
@@ -47,10 +47,22 @@ class Wishes:
     as_json: bool = False
     color: bool = False
 
+    @property
+    def several(self) -> bool:
+        """Whether there is more than one look."""
+        return self.over_s > 0 or self.watch_s is not None
+
 
 def leaks(wishes: Wishes) -> None:
-    """Show who leaks CLOSE_WAIT. Raises HostError."""
-    with attach() as source:
+    """Show who leaks CLOSE_WAIT. Raises HostError.
+
+    More than one look also traces: what enters CLOSE_WAIT meanwhile has an exact age.
+    """
+    with ExitStack() as stack:
+        beside = None
+        if wishes.several:
+            beside = runs_beside.attach(stack, "ages in CLOSE_WAIT are lower bounds")
+        source = stack.enter_context(beside.census() if beside else attach())
         from tracer.detectors.close_wait_leak import CloseWaitLeak  # noqa: PLC0415
         from tracer.outputs import leaks as form  # noqa: PLC0415
 
@@ -64,7 +76,7 @@ def leaks(wishes: Wishes) -> None:
                 return form.as_json(report, chosen, census)
             return form.as_lines(report, chosen, census, width, color=wishes.color)
 
-        _follow(source, wishes, show)
+        _follow(source, wishes, show, meanwhile=beside.fetch if beside else None)
 
 
 def ports(wishes: Wishes) -> None:
@@ -73,9 +85,13 @@ def ports(wishes: Wishes) -> None:
     More than one look also traces: connect() that finds no port is counted.
     """
     with ExitStack() as stack:
-        several = wishes.over_s > 0 or wishes.watch_s is not None
-        tracer = runs_failures.attach(stack) if several else None
-        source = stack.enter_context(tracer.census() if tracer else attach())
+        from tracer.detectors.port_failures import PortFailures  # noqa: PLC0415
+
+        missed, beside = PortFailures(), None
+        if wishes.several:
+            without = "connect() without a port is not counted"
+            beside = runs_beside.attach(stack, without, missed.add)
+        source = stack.enter_context(beside.census() if beside else attach())
         from tracer.detectors.local_ports import LocalPorts  # noqa: PLC0415
         from tracer.detectors.time_wait import TimeWait  # noqa: PLC0415
         from tracer.outputs import ports as form  # noqa: PLC0415
@@ -84,19 +100,21 @@ def ports(wishes: Wishes) -> None:
 
         def show(census: Census, width: int | None) -> Iterable[str]:
             asked = narrow(census)
+            if beside:
+                beside.fetch()
             owners, totals = waiting.look(asked)
             found = form.Ports(
                 chosen=_first(local.look(asked), form.SORTS[wishes.sort], wishes),
                 served=[one for one in owners if one.lport is not None][: wishes.limit],
                 totals=totals,
-                failures=tracer.failures() if tracer else None,
+                failures=missed.found() if beside else None,
             )
             if width is None:
                 return form.as_json(found, census)
             return form.as_lines(found, census, width, color=wishes.color)
 
-        meanwhile = tracer.fetch if tracer else None
-        _follow(source, wishes, show, established=True, meanwhile=meanwhile)
+        meanwhile = beside.fetch if beside else None
+        _follow(source, wishes, show, users=True, meanwhile=meanwhile)
 
 
 def listeners(wishes: Wishes) -> None:
@@ -132,7 +150,7 @@ def censuses(
     wishes: Wishes,
     stop: Stop,
     *,
-    established: bool,
+    users: bool,
     meanwhile: Callable[[], object] | None = None,
 ) -> Iterator[tuple[Census, bool]]:
     """Take censuses on the timetable the user asked for; with each, whether it is to be shown.
@@ -141,7 +159,7 @@ def censuses(
     """
     began, every_s = time.monotonic(), max(LOOK_EVERY_MIN_S, wishes.over_s / LOOKS_OVER)
     while True:
-        census = take(source, wishes.netns, established=established)
+        census = take(source, wishes.netns, users=users)
         left_s = began + wishes.over_s - time.monotonic()
         shown = left_s <= 0 or stop.asked
         yield census, shown
@@ -152,13 +170,13 @@ def censuses(
             return
 
 
-def take(source: CensusSource, netns: Collection[int], *, established: bool) -> Census:
+def take(source: CensusSource, netns: Collection[int], *, users: bool) -> Census:
     """Take one census of these namespaces, none: of all. Raises HostError."""
     from tracer.wire_census import decode_census  # noqa: PLC0415
 
     chosen = set(netns) or None
     try:
-        batch = source.take(chosen, owners=True, established=established)
+        batch = source.take(chosen, owners=True, users=users)
     except OSError as error:
         raise HostError(
             f"cannot take a census: {error}; run it as root (sudo fourwave …)"
@@ -184,7 +202,7 @@ def _follow(
     wishes: Wishes,
     show: Form,
     *,
-    established: bool = False,
+    users: bool = False,
     meanwhile: Callable[[], object] | None = None,
 ) -> None:
     from tracer.outputs.screen import Screen  # noqa: PLC0415
@@ -192,7 +210,7 @@ def _follow(
 
     screen = Screen(sys.stdout, repaint=wishes.watch_s is not None)
     with Stop() as stop:
-        looks = censuses(source, wishes, stop, established=established, meanwhile=meanwhile)
+        looks = censuses(source, wishes, stop, users=users, meanwhile=meanwhile)
         for census, shown in looks:
             made = show(census, None if wishes.as_json else screen.width)
             if shown:

@@ -73,7 +73,7 @@ def _choose(source: CensusSource, wishes: Wishes) -> tuple[Census, Rows]:
     from tracer.detectors.narrow import CensusFilter  # noqa: PLC0415
     from tracer.detectors.stale import stale  # noqa: PLC0415
 
-    census = runs_census.take(source, wishes.netns, established=False)
+    census = runs_census.take(source, wishes.netns, users=False)
     older_ms = int(wishes.older_s * MS_PER_S)
     return census, stale(census, CensusFilter(**wishes.filters), wishes.states, older_ms)
 

@@ -74,10 +74,7 @@ def side_by_side(
 def of_time_wait(source: CensusSource, count: int, rounds: int) -> dict[str, Any]:
     """Measure on so many sockets in TIME_WAIT."""
     with namespace("bench") as ns:
-        ns.sysctl("ipv4/tcp_max_tw_buckets", "1000000")
-        ns.sysctl("ipv4/ip_local_port_range", "1024 65000")
-        made = [str(load.PROGRAM), "--host-netns", f"--connections={count}", "--order=client"]
-        subprocess.run(ns.command(*made, "--addresses=8"), stdout=subprocess.DEVNULL, check=True)
+        load.fill_time_wait(ns, count)
         return side_by_side(source, ns, "-tan", rounds)
 
 
@@ -104,7 +101,7 @@ def of_owners(source: CensusSource, connections: int, rounds: int) -> dict[str, 
     with namespace("bench") as ns:
         ns.sysctl("ipv4/ip_local_port_range", "1024 65000")
         with crowd(ns, connections):
-            return side_by_side(source, ns, "-tanp", rounds, owners=True, established=True)
+            return side_by_side(source, ns, "-tanp", rounds, owners=True, users=True)
 
 
 def of_traffic(

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -80,11 +79,7 @@ def by_sockets() -> Curves:
 
 def _over_time_wait(source: CensusSource, count: int) -> float:
     with namespace("growth") as ns:
-        ns.sysctl("ipv4/tcp_max_tw_buckets", "1000000")
-        ns.sysctl("ipv4/ip_local_port_range", "1024 65000")
-        options = ["--host-netns", f"--connections={count}", "--order=client", "--addresses=8"]
-        command = ns.command(str(load.PROGRAM), *options)
-        subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
+        load.fill_time_wait(ns, count)
         return _median_ms(lambda: source.take({ns.inum}, owners=False))
 
 
@@ -92,7 +87,7 @@ def _over_held(source: CensusSource, connections: int) -> float:
     with namespace("growth") as ns:
         ns.sysctl("ipv4/ip_local_port_range", "1024 65000")
         with crowd(ns, connections):
-            return _median_ms(lambda: source.take({ns.inum}, owners=True, established=True))
+            return _median_ms(lambda: source.take({ns.inum}, owners=True, users=True))
 
 
 def _median_ms(work: Callable[[], object]) -> float:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from tests.truth.netns import Namespace
+
 SOURCE: Final = Path(__file__).with_name("closes.c")
 PROGRAM: Final = SOURCE.with_suffix("")
 
@@ -32,3 +34,16 @@ def run(*options: str, timeout_seconds: float = 300, prefix: Sequence[str] = ())
         timeout=timeout_seconds,
     )
     return dict(json.loads(done.stdout))
+
+
+def fill_time_wait(ns: Namespace, count: int) -> None:
+    """Leave so many sockets in TIME_WAIT, all within its minute.
+
+    Over loopback connect() takes a TIME_WAIT again after a second (tcp_tw_reuse is 2): it is
+    told not to, and goes to more addresses instead.
+    """
+    ns.sysctl("ipv4/tcp_max_tw_buckets", "4000000")
+    ns.sysctl("ipv4/ip_local_port_range", "1024 65000")
+    ns.sysctl("ipv4/tcp_tw_reuse", "0")
+    options = ("--host-netns", f"--connections={count}", "--order=client")
+    run(*options, f"--addresses={2 + count // 25_000}", prefix=ns.command())

@@ -17,6 +17,7 @@ from tracer.census import (
     PORTS,
     SOCKETS,
     STATES,
+    USERS,
     Census,
     NetnsFacts,
     ProcessFacts,
@@ -122,6 +123,13 @@ def held_by(rows: Rows, *pids: int, comm: bytes = b"server") -> Rows:
     return made
 
 
+def user(count: int, pid: int, comm: bytes = b"server", **fields: Any) -> Rows:
+    """Return a row of USERS: a process with so many connections to 10.0.0.9:5432."""
+    base: dict[str, Any] = {"netns": 1, "family": 4, "laddr": "10.0.0.1", "raddr": "10.0.0.9"}
+    base |= {"rport": 5432, "tgid": pid, "comm": comm, "count": count, "start_ns": 7}
+    return row(USERS, **(base | fields))
+
+
 def process(**fields: Any) -> ProcessFacts:
     """Return a process with 1024 descriptors in a unit."""
     base: dict[str, Any] = {
@@ -153,6 +161,7 @@ def census(
     sockets: Iterable[Rows] = (),
     owners: Iterable[Rows] = (),
     ports: Iterable[Rows] = (),
+    users: Iterable[Rows] = (),
     **fields: Any,
 ) -> Census:
     """Return a census taken `at_s` after the first."""
@@ -164,6 +173,7 @@ def census(
         "ports": np.concatenate([np.zeros(0, PORTS), *ports]),
         "sockets": np.concatenate([np.zeros(0, SOCKETS), *sockets]),
         "owners": np.concatenate([np.zeros(0, OWNERS), *owners]),
+        "users": np.concatenate([np.zeros(0, USERS), *users]),
         "namespaces": {1: FACTS},
     }
     return Census(**(base | fields))

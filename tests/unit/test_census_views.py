@@ -22,6 +22,7 @@ from tracer.detectors.narrow import CensusFilter
 from tracer.detectors.port_failures import PortFailure
 from tracer.detectors.stale import stale, still
 from tracer.detectors.time_wait import TimeWait
+from tracer.outputs import findings as form
 from tracer.outputs import killing, leaks, listeners, ports
 from tracer.outputs.screen import Screen
 from tracer.outputs.table import Column, lines
@@ -159,6 +160,33 @@ def test_filter(chosen: CensusFilter, expected: int) -> None:
     narrowed = chosen.narrow(census).sockets
     assert (narrowed["state"] == TcpState.CLOSE_WAIT).sum() == expected
     assert (narrowed["state"] == TcpState.LISTEN).sum() == 1
+
+
+def test_a_process_narrows_destinations_and_services() -> None:
+    """Those it is connected to, and those it listens on."""
+    listener = c.listener(80)
+    census = c.census(
+        sockets=[listener, c.listener(81)],
+        owners=[c.held_by(listener, 7)],
+        ports=[
+            c.ports(in_use=2),
+            c.ports(in_use=1, raddr="10.0.0.8"),
+            *(c.ports(inbound=1, lport=port, rport=0, raddr="::", laddr="::") for port in (80, 81)),
+        ],
+        users=[c.user(2, 7), c.user(1, 8, raddr="10.0.0.8")],
+    )
+    narrowed = CensusFilter(pids=(7,)).narrow(census)
+    assert narrowed.ports["in_use"].tolist() == [2, 0]
+    assert narrowed.ports["lport"].tolist() == [0, 80]
+    assert narrowed.users["tgid"].tolist() == [7]
+
+
+def test_ages_are_marked_unless_the_bounds_are_close() -> None:
+    """A look every minute knows little of what came between."""
+    shown = [
+        form.age(*bounds) for bounds in [(500, 1400), (500, 1600), (60_000, 62_000), (9, None)]
+    ]
+    assert [text.startswith("≥") for text in shown] == [False, True, False, True]
 
 
 # --- what may be ended ---------------------------------------------------------------------------

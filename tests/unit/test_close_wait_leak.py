@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import pytest
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
     from tracer.census import Census, Rows
     from tracer.detectors.close_wait_leak import CloseWaitFinding
+
+
+NS_PER_S: Final = 1_000_000_000
 
 
 def rows(
@@ -253,6 +256,22 @@ def test_age_is_bounded_from_above_by_the_look_before() -> None:
         findings = detector.look(taken(at_s, sockets)).findings
     ages = {f.place.lport: (f.evidence.oldest_ms, f.evidence.oldest_at_most_ms) for f in findings}
     assert ages == {None: (80_000, None), 80: (12_000, 20_001)}
+
+
+def test_age_is_exact_where_the_connection_was_followed() -> None:
+    """However lately an acknowledgement was heard, and at the first look."""
+    sockets = rows([3.0, 3.0, 3.0])
+    sockets["close_wait_ns"] = c.census().mono_ns - 75 * NS_PER_S
+    evidence = only(taken(0, sockets)).evidence
+    assert (evidence.oldest_ms, evidence.oldest_at_most_ms) == (75_000, 75_000)
+
+
+def test_one_that_was_not_followed_leaves_the_group_a_bound() -> None:
+    """The oldest may be the one nobody knows of."""
+    sockets = rows([30.0, 20.0])
+    sockets["close_wait_ns"][0] = c.census().mono_ns - 40 * NS_PER_S
+    evidence = only(taken(0, sockets)).evidence
+    assert (evidence.oldest_ms, evidence.oldest_at_most_ms) == (40_000, None)
 
 
 def test_cookies_that_are_unknown_join_nothing() -> None:

@@ -13,7 +13,7 @@ import struct
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
@@ -451,7 +451,7 @@ def test_iterators_are_loaded_and_linked(kernel: str, monkeypatch: pytest.Monkey
         lambda name, _code, btf_id: loaded.append((name, btf_id)) or 100 + len(loaded),
     )
     monkeypatch.setattr(load.bpf, "link_iterator", lambda fd: fd + 100)
-    manifest, fds = load.load_iterators(btf, CENSUS_OPTIONS)
+    manifest, fds = load.load_iterators(btf, CENSUS_OPTIONS, {})
     assert manifest == {"census": "iterator"}
     ids = [btf.find(name, load.KIND_FUNC) for name in ITERATORS]
     assert loaded == [("sockets", ids[0]), ("files", ids[1])]
@@ -459,6 +459,27 @@ def test_iterators_are_loaded_and_linked(kernel: str, monkeypatch: pytest.Monkey
     assert {name for name in fds if ":map:" in name} == {
         f"census:map:{name}" for name in load_census.MAPS
     }
+
+
+def test_the_census_finds_connections_in_the_maps_of_closes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its own maps of these names give way, in every program, to those that closes fill."""
+    lead = struct.Struct("=BBhi")
+    own = {"slots": 5, "conns": 6}
+    monkeypatch.setattr(
+        FakeMaps, "__getitem__", lambda _, name: SimpleNamespace(map_fd=own.get(name, 90))
+    )
+    code = b"".join(lead.pack(0x18, 1 << 4, 0, fd) + bytes(8) for fd in (5, 6, 90))
+    monkeypatch.setattr(FakeMaps, "dump_func", lambda *_: code)
+    use_bcc(monkeypatch, FakeMaps)
+    loaded: list[bytes] = []
+    monkeypatch.setattr(load.bpf, "load_iterator", lambda _n, code, _id: loaded.append(code) or 7)
+    monkeypatch.setattr(load.bpf, "link_iterator", lambda fd: fd + 100)
+    options = {**CENSUS_OPTIONS, "slots": 64, "conn_max": 64}
+    load.load_iterators(blob("6.12-amd64"), options, {"slots": 31, "conns": 32})
+    for made in loaded:
+        assert [lead.unpack_from(made, at)[3] for at in (0, 16, 32)] == [31, 32, 90]
 
 
 def test_a_kernel_without_iterators_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -469,7 +490,7 @@ def test_a_kernel_without_iterators_is_no_failure(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(
         btf, "find", lambda name, *kind: None if name in ITERATORS else find(name, *kind)
     )
-    manifest, fds = load.load_iterators(btf, CENSUS_OPTIONS)
+    manifest, fds = load.load_iterators(btf, CENSUS_OPTIONS, {})
     assert fds == {}
     assert manifest["census"]["stage"] == "btf"
 
@@ -480,7 +501,7 @@ def test_a_refused_iterator_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> No
 
     use_bcc(monkeypatch, FakeMaps)
     monkeypatch.setattr(load.bpf, "load_iterator", refuse)
-    manifest, fds = load.load_iterators(blob("6.12-amd64"), CENSUS_OPTIONS)
+    manifest, fds = load.load_iterators(blob("6.12-amd64"), CENSUS_OPTIONS, {})
     assert fds == {}
     assert manifest["census"]["errno"] == errno.EPERM
 

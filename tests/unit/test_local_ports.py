@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 
 from tests.unit import censuses as c
-from tracer.census import REMAINING_STEPS, SocketFlag
+from tracer.census import REMAINING_STEPS
 from tracer.detectors.finding import Severity
 from tracer.detectors.local_ports import LocalPorts, PortVerdict, capacity_of
 from tracer.detectors.time_wait import TimeWait
-from tracer.tcp import TcpState
 
 if TYPE_CHECKING:
     from tracer.census import Rows
@@ -142,19 +141,17 @@ def test_gravest_first() -> None:
 
 
 def test_users_are_named_by_their_connections() -> None:
-    """Two processes towards one destination, the busier one first; a service is none of it."""
-    established = {"state": TcpState.ESTABLISHED, "flags": SocketFlag.HAS_SOCKET}
-    busy = np.concatenate([c.outbound(1, **established) for _ in range(3)])
-    other = c.outbound(1, **established)
-    served = c.close_wait(1, **established)
+    """The busiest first, three at most; another destination's are not among them."""
+    users = [c.user(1, 6), c.user(3, 5, b"busy"), c.user(9, 7, raddr="10.0.0.8"), c.user(2, 8)]
     census = c.census(
-        sockets=[busy, other, served, c.listener()],
-        owners=[c.held_by(busy, 5, comm=b"busy"), c.held_by(other, 6), c.held_by(served, 7)],
-        ports=[c.ports(in_use=4)],
-        namespaces={1: SMALL},
+        users=[*users, c.user(1, 9)], ports=[c.ports(in_use=7)], namespaces={1: SMALL}
     )
     (finding,) = LocalPorts().look(census)
-    assert [(u.holder.comm, u.count) for u in finding.users] == [("busy", 3), ("server", 1)]
+    assert [(u.holder.pid, u.holder.comm, u.count) for u in finding.users] == [
+        (5, "busy", 3),
+        (8, "server", 2),
+        (6, "server", 1),
+    ]
 
 
 def test_who_pays() -> None:

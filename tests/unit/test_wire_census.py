@@ -17,7 +17,17 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from tracer import census
-from tracer.census import OWNERS, PORTS, SOCKETS, STATES, Census, NetnsFacts, ProcessFacts
+from tracer.census import (
+    CENSUS_VERSION,
+    OWNERS,
+    PORTS,
+    SOCKETS,
+    STATES,
+    USERS,
+    Census,
+    NetnsFacts,
+    ProcessFacts,
+)
 from tracer.errors import WireError
 from tracer.kernel import walk
 from tracer.kernel.census_bytes import encode_census
@@ -34,6 +44,10 @@ STRUCTS: Final = {
     "port_key": walk.PORT_KEY,
     "port_tally": walk.PORT_TALLY,
     "walk": walk.WALK,
+    "wanted": walk.WANTED,
+    "service_key": walk.SERVICE_KEY,
+    "user_key": walk.USER_KEY,
+    "user_tally": walk.USER_TALLY,
 }
 PREFIX: Final = struct.Struct("<II")
 
@@ -79,7 +93,7 @@ def test_every_field_of_the_header_is_here() -> None:
 
 def test_arrays_have_no_hidden_bytes() -> None:
     """Padding has a name, so that equal rows are equal bytes."""
-    for dtype in (STATES, SOCKETS, OWNERS, PORTS):
+    for dtype in (STATES, SOCKETS, OWNERS, PORTS, USERS):
         fields = (dtype.fields or {}).values()
         assert dtype.itemsize == sum(kind.itemsize for kind, *_ in fields)
 
@@ -151,7 +165,7 @@ def changed(data: bytes, key: str, value: Any) -> bytes:
     else:
         header[key] = value
     text = json.dumps(header).encode()
-    return PREFIX.pack(1, len(text)) + text + data[PREFIX.size + length :]
+    return PREFIX.pack(CENSUS_VERSION, len(text)) + text + data[PREFIX.size + length :]
 
 
 @pytest.mark.parametrize(
@@ -186,14 +200,16 @@ def test_a_senseless_header_is_told(made: Census, key: str, value: Any) -> None:
 
 def test_another_version_is_told(made: Census) -> None:
     data = encode_census(made)
-    with pytest.raises(WireError, match="version 2"):
-        decode_census(PREFIX.pack(2, 0) + data)
+    with pytest.raises(WireError, match="version 3"):
+        decode_census(PREFIX.pack(3, 0) + data)
     with pytest.raises(WireError, match="not all there"):
-        decode_census(PREFIX.pack(1, HEADER_MAX_BYTES + 1) + bytes(HEADER_MAX_BYTES + 2))
+        decode_census(
+            PREFIX.pack(CENSUS_VERSION, HEADER_MAX_BYTES + 1) + bytes(HEADER_MAX_BYTES + 2)
+        )
 
 
 @given(some.binary(max_size=200))
 def test_any_bytes_are_a_census_or_an_error(junk: bytes) -> None:
-    for data in (junk, PREFIX.pack(1, len(junk)) + junk):
+    for data in (junk, PREFIX.pack(CENSUS_VERSION, len(junk)) + junk):
         with pytest.raises(WireError):
             decode_census(data)

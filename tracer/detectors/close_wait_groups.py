@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 SENT_LATELY_MS: Final = 60_000
 JIFFIES_MS: Final = 20  # two, at the coarsest CONFIG_HZ: lsndtime is counted in them
 MINUTE_MS: Final = 60_000
+NS_PER_MS: Final = 1_000_000
 FAREWELL_BYTES: Final = 129
 """The end, and up to 128 bytes before it that say goodbye rather than answer: TLS close_notify,
 HTTP/2 GOAWAY."""
@@ -69,7 +70,7 @@ class Sockets:
     """Use."""
     inbound: Mask
     age_ms: Numbers
-    """In CLOSE_WAIT for at least so long."""
+    """In CLOSE_WAIT for at least so long; for so long, where `at_most_ms` is the same."""
     at_most_ms: Numbers
     """-1: unknown."""
 
@@ -77,7 +78,9 @@ class Sockets:
 def tell_apart(census: Census, sockets: Rows, seen: Seen) -> Sockets:
     """Return what each socket is by itself."""
     heard_ms = np.maximum(sockets["age_received_ms"], 0)
-    age_ms = np.maximum(heard_ms, seen.at_least_ms)
+    known = sockets["close_wait_ns"] > 0
+    exact_ms = _since_ms(census.mono_ns, sockets["close_wait_ns"])
+    age_ms = np.where(known, exact_ms, np.maximum(heard_ms, seen.at_least_ms))
     waiting = (sockets["unsent"] > 0) | (sockets["unacked"] > 0)
     sent_ms = sockets["age_sent_ms"]
     sent_since = seen.before & (sent_ms >= 0)
@@ -85,7 +88,14 @@ def tell_apart(census: Census, sockets: Rows, seen: Seen) -> Sockets:
     use = np.full(len(sockets), Use.HELD, np.uint8)
     use[waiting | sent_since] = Use.SENDING
     use[(sockets["flags"] & ALIVE) == 0] = Use.QUEUED
-    return Sockets(use, inbound(census, sockets), age_ms, seen.at_most_ms)
+    at_most_ms = np.where(known, exact_ms, seen.at_most_ms)
+    return Sockets(use, inbound(census, sockets), age_ms, at_most_ms)
+
+
+# One that began while the census was taken is of no age yet.
+def _since_ms(now_ns: int, then_ns: npt.NDArray[np.uint64]) -> Numbers:
+    since: Numbers = np.maximum(now_ns - then_ns.astype(np.int64), 0) // NS_PER_MS
+    return since
 
 
 class Groups:

@@ -66,7 +66,7 @@ class PortsFinding:
     time_wait: int
     fin_wait2: int
     users: tuple[PortUser, ...]
-    """Who has most of the open connections; empty without ESTABLISHED sockets in the census."""
+    """Who has most of the open connections; empty when the census was not asked."""
     remaining: tuple[int, ...]
     """Of the TIME_WAITs, how many end within 5 s, 10 s, … 60 s."""
     capacity: int | None

@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tracer.detectors.listeners import holding_inos
+from tracer.detectors.rows import halves, in_state, number_groups, service_keys
 from tracer.filters import any_pattern, in_networks
 from tracer.tcp import TcpState
 
 if TYPE_CHECKING:
     import ipaddress
+
+    import numpy.typing as npt
 
     from tracer.census import Census, Rows
     from tracer.detectors.rows import Mask
@@ -24,8 +27,8 @@ class CensusFilter:
     """What must hold for a socket to be looked at; within one field any of the values will do.
 
     An empty field asks nothing. `ports` matches either port; `pids` and `comms` (shell patterns)
-    any process that holds the socket, of one in an accept queue its listener's; `raddrs` are
-    networks.
+    any process that holds the socket, of one in an accept queue its listener's, or is connected
+    to the destination; `raddrs` are networks.
     """
 
     ports: tuple[int, ...] = ()
@@ -49,7 +52,8 @@ class CensusFilter:
         return replace(
             census,
             sockets=census.sockets[listening | self.mask(census)],
-            ports=census.ports[self._ends(census.ports)],
+            ports=census.ports[self._ends(census.ports) & self._used(census)],
+            users=census.users[self._by(census.users)],
         )
 
     def mask(self, census: Census) -> Mask:
@@ -57,7 +61,8 @@ class CensusFilter:
         sockets = census.sockets
         chosen = self._ends(sockets)
         if self.pids or self.comms:
-            chosen &= np.isin(holding_inos(census, sockets), self._held(census))
+            inos = census.owners["ino"][self._by(census.owners)]
+            chosen &= np.isin(holding_inos(census, sockets), inos)
         return chosen
 
     # The ports and addresses of SOCKETS, or of PORTS, where 0 is none.
@@ -69,14 +74,41 @@ class CensusFilter:
             chosen &= in_networks(rows["raddr"], self.raddrs)
         return chosen
 
-    def _held(self, census: Census) -> Rows:
-        owners = census.owners
-        wanted = np.ones(len(owners), np.bool_)
+    # Destinations and services of these processes. A TIME_WAIT alone is nobody's.
+    def _used(self, census: Census) -> Mask:
+        ports = census.ports
+        if not (self.pids or self.comms):
+            return np.ones(len(ports), np.bool_)
+        listening = in_state(census.sockets, TcpState.LISTEN)
+        inos = census.owners["ino"][self._by(census.owners)]
+        served = listening[np.isin(listening["ino"], inos)]
+        mine = np.isin(
+            service_keys(ports["netns"], ports["lport"]),
+            service_keys(served["netns"], served["lport"]),
+        )
+        towards = _towards(ports, census.users[self._by(census.users)])
+        return np.where(ports["inbound"] != 0, mine, towards)
+
+    # Rows of a process: OWNERS or USERS.
+    def _by(self, rows: Rows) -> Mask:
+        wanted = np.ones(len(rows), np.bool_)
         if self.pids:
-            wanted &= np.isin(owners["tgid"], self.pids)
+            wanted &= np.isin(rows["tgid"], self.pids)
         if self.comms:
-            names, place = np.unique(owners["comm"], return_inverse=True)
+            names, place = np.unique(rows["comm"], return_inverse=True)
             match = [any_pattern(bytes(name), self.comms) for name in names]
             wanted &= np.array(match, np.bool_)[place]
-        inos: Rows = owners["ino"][wanted]
-        return inos
+        return wanted
+
+
+# Which rows of PORTS are destinations of these USERS.
+def _towards(ports: Rows, users: Rows) -> Mask:
+    both = [
+        np.concatenate(pair) for pair in zip(_destination(ports), _destination(users), strict=True)
+    ]
+    ids, _ = number_groups(*both)
+    return np.isin(ids[: len(ports)], ids[len(ports) :])
+
+
+def _destination(rows: Rows) -> tuple[npt.NDArray[np.generic], ...]:
+    return rows["netns"], rows["rport"], *halves(rows["laddr"]), *halves(rows["raddr"])

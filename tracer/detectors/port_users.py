@@ -8,10 +8,8 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 import numpy as np
 
-from tracer.detectors.holders import Holder, Holders
-from tracer.detectors.listeners import inbound
-from tracer.detectors.rows import halves, number_groups
-from tracer.tcp import TcpState
+from tracer.close_text import comm
+from tracer.detectors.holders import Holder
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -26,38 +24,32 @@ _Destination: TypeAlias = tuple[int, bytes, bytes, int]
 
 @dataclass(frozen=True, slots=True)
 class PortUser:
-    """A process and how many connections it has there; shared ones go to the lowest pid."""
+    """A process and how many descriptors of connections it has there."""
 
     holder: Holder
     count: int
 
 
 class PortUsers:
-    """The holders of a census by (netns, laddr, raddr, rport)."""
+    """The users of a census by (netns, laddr, raddr, rport)."""
 
     def __init__(self, census: Census) -> None:
-        sockets = census.sockets
-        rows = sockets[(sockets["state"] != TcpState.LISTEN) & (sockets["ino"] != 0)]
-        rows = rows[~inbound(census, rows)]
-        holders = Holders(census)
         self._users: dict[_Destination, list[PortUser]] = {}
-        if not len(rows):
-            return
-        ids, first = number_groups(
-            rows["netns"], holders.sets(rows["ino"]), rows["rport"],
-            *halves(rows["laddr"]), *halves(rows["raddr"]),
-        )  # fmt: skip
-        counts = np.bincount(ids)
-        for group in np.argsort(-counts, kind="stable")[:GROUPS_MAX].tolist():
-            row = rows[first[group]]
-            named, _ = holders.of(int(row["ino"]))
+        rows = census.users
+        most_first = np.argsort(-rows["count"].astype(np.int64), kind="stable")
+        for row in rows[most_first[:GROUPS_MAX]]:
             users = self._users.setdefault(_destination(row), [])
-            if named and len(users) < NAMED_MAX:
-                users.append(PortUser(named[0], int(counts[group])))
+            if len(users) < NAMED_MAX:
+                users.append(PortUser(_holder(row), int(row["count"])))
 
     def of(self, row: npt.NDArray[np.void]) -> tuple[PortUser, ...]:
         """Return who has most connections to the destination of a row of PORTS."""
         return tuple(self._users.get(_destination(row), ()))
+
+
+def _holder(row: npt.NDArray[np.void]) -> Holder:
+    name, began_ns = comm(bytes(row["comm"])), int(row["start_ns"])
+    return Holder(pid=int(row["tgid"]), comm=name, start_ns=began_ns)
 
 
 def _destination(row: npt.NDArray[np.void]) -> _Destination:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, Self
 import numpy as np
 
 from tracer.batch import Batch, BatchKind
-from tracer.census import OWNERS, PORTS, SOCKETS, STATES, Census
+from tracer.census import OWNERS, PORTS, SOCKETS, STATES, USERS, Census
 from tracer.errors import HostError
 from tracer.kernel import netns
 from tracer.kernel.census_bytes import encode_census
@@ -20,11 +20,11 @@ from tracer.kernel.launch import Loader
 from tracer.kernel.netns_facts import read_facts
 from tracer.kernel.processes import PROCESSES_MAX, read_processes
 from tracer.kernel.source import hz
-from tracer.kernel.walk import OWNER_ROW, Walk, Walker
+from tracer.kernel.walk import OWNER_ROW, Held, Walk, Walker
 from tracer.tcp import TcpState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from tracer.census import NetnsFacts, ProcessFacts, Rows
     from tracer.kernel.launch import Loaded
@@ -44,6 +44,13 @@ ROW_STATES: Final = (
 )
 """Whose full sockets are always shown one by one."""
 
+USER_STATES: Final = (
+    TcpState.ESTABLISHED,
+    TcpState.SYN_SENT,
+    *(state for state in ROW_STATES if state != TcpState.LISTEN),
+)
+"""Who is connected where is counted over these."""
+
 FORCE: Final = "FOURWAVE_CENSUS"
 """Environment variable: "sock_diag" takes the second choice without trying the first."""
 
@@ -60,8 +67,8 @@ class Mechanism(Protocol):
     def walk(self, netns: int, ports: tuple[int, int] | None, states: Iterable[TcpState]) -> Walk:
         """Look at all sockets of the calling thread's namespace."""
 
-    def owners(self, states: Iterable[TcpState]) -> Rows:
-        """Look at all descriptors of all processes: OWNER_ROW."""
+    def owners(self, rows: Iterable[TcpState], users: Iterable[TcpState]) -> Held:
+        """Look at all descriptors of all processes."""
 
     def close(self) -> None:
         """Let go."""
@@ -110,16 +117,13 @@ class CensusSource:
         """How it looks: "iterator" or "sock_diag"."""
         return self._look.name
 
-    def take(
-        self, chosen: set[int] | None = None, *, owners: bool, established: bool = False
-    ) -> Batch:
+    def take(self, chosen: set[int] | None = None, *, owners: bool, users: bool = False) -> Batch:
         """Return a CENSUS batch of these namespaces, None: of all that can be found.
 
         `owners`: who holds the sockets, and the sockets in CLOSE that only their descriptors
-        tell of. `established`: ESTABLISHED sockets as rows, too. Raises OSError.
+        tell of. `users`: with them, who is connected where. Raises OSError.
         """
-        states = (*ROW_STATES, TcpState.ESTABLISHED) if established else ROW_STATES
-        census = netns.in_thread(lambda: self._census(chosen, states, owners=owners))
+        census = netns.in_thread(lambda: self._census(chosen, owners=owners, users=users))
         return Batch(BatchKind.CENSUS, census.mono_ns, encode_census(census))
 
     def close(self) -> None:
@@ -138,19 +142,18 @@ class CensusSource:
         """Unload everything."""
         self.close()
 
-    def _census(
-        self, chosen: set[int] | None, states: tuple[TcpState, ...], *, owners: bool
-    ) -> Census:
+    def _census(self, chosen: set[int] | None, *, owners: bool, users: bool) -> Census:
         began = time.monotonic_ns()
         found = Found([], {}, Counter())
         for inum, path in _namespaces(chosen, found.left_out).items():
-            self._walk(found, inum, path, states)
-        held = np.zeros(0, OWNER_ROW)
+            self._walk(found, inum, path)
+        held, used = np.zeros(0, OWNER_ROW), np.zeros(0, USERS)
         if owners:
-            held = self._look.owners((*states, TcpState.CLOSE))
-            for inum, path in _only_by_sockets(held, found, chosen).items():
-                self._walk(found, inum, path, states)
-            held = held[np.isin(held["netns"], list(found.namespaces))]
+            looked = self._look.owners((*ROW_STATES, TcpState.CLOSE), USER_STATES if users else ())
+            found.left_out["users"] += looked.users_left_out
+            for inum, path in _only_by_sockets(looked.owners, found, chosen).items():
+                self._walk(found, inum, path)
+            held, used = (_in(found.namespaces, rows) for rows in (looked.owners, looked.users))
         in_close = held["state"] == TcpState.CLOSE
         by_state = [np.zeros(0, STATES), *(walk.states for walk in found.walks)]
         sockets = np.frombuffer(b"".join(walk.sockets for walk in found.walks), SOCKETS)
@@ -164,6 +167,7 @@ class CensusSource:
             ports=np.concatenate([np.zeros(0, PORTS), *(walk.ports for walk in found.walks)]),
             sockets=sockets,
             owners=holders,
+            users=used,
             namespaces=found.namespaces,
             processes=_processes(sockets, holders, found.left_out),
             cgroups={int(number): self._cgroups.path(int(number)) for number in _cgroups(sockets)},
@@ -171,12 +175,12 @@ class CensusSource:
         )
 
     # Enter a namespace and look at its sockets. One that ended since it was found is nothing.
-    def _walk(self, found: Found, inum: int, path: str, states: tuple[TcpState, ...]) -> None:
+    def _walk(self, found: Found, inum: int, path: str) -> None:
         try:
             with netns.entered(inum, path):
                 facts = read_facts(path)
                 if _has_sockets(facts):
-                    walk = self._look.walk(inum, facts.port_range, states)
+                    walk = self._look.walk(inum, facts.port_range, ROW_STATES)
                     found.walks.append(walk)
                     found.left_out["states"] += walk.states_left_out
                     found.left_out["ports"] += walk.ports_left_out
@@ -224,6 +228,11 @@ def _only_by_sockets(held: Rows, found: Found, chosen: set[int] | None) -> dict[
     return paths
 
 
+def _in(namespaces: Mapping[int, object], rows: Rows) -> Rows:
+    inside: Rows = rows[np.isin(rows["netns"], list(namespaces))]
+    return inside
+
+
 # A walk goes through the whole hash table, whose size is the host's: milliseconds.
 def _has_sockets(facts: NetnsFacts) -> bool:
     counts = facts.sockstat
@@ -246,7 +255,6 @@ def _cgroups(sockets: Rows) -> Rows:
 
 
 def _processes(sockets: Rows, held: Rows, left_out: Counter[str]) -> dict[int, ProcessFacts]:
-    suspects = sockets["ino"][sockets["state"] != TcpState.ESTABLISHED]
-    tgids = np.unique(held["tgid"][np.isin(held["ino"], suspects)])
+    tgids = np.unique(held["tgid"][np.isin(held["ino"], sockets["ino"])])
     left_out["processes"] += max(0, len(tgids) - PROCESSES_MAX)
     return read_processes(tgids[:PROCESSES_MAX].tolist())

@@ -7,9 +7,9 @@ import struct
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
-__all__ = ("map_loads", "with_constant")
+__all__ = ("map_loads", "with_constant", "with_maps")
 
 _LD_IMM64 = 0x18
 _PSEUDO_MAP_FD = 1  # as the source register: the immediate is a map's descriptor
@@ -37,6 +37,15 @@ def map_loads(code: bytes | bytearray) -> list[int]:
         if source:
             found.append(at)
     return found
+
+
+def with_maps(code: bytes, others: Mapping[int, int]) -> bytes:
+    """Return the instructions with other maps in place of some, descriptor by descriptor."""
+    out = bytearray(code)
+    for at in map_loads(code):
+        fd = struct.unpack_from("=i", out, at)[0]
+        struct.pack_into("=i", out, at, others.get(fd, fd))
+    return bytes(out)
 
 
 # Offset of the low immediate, and the source register, of every 64-bit load of a constant.

@@ -29,7 +29,7 @@ from tracer.kernel.btf import KIND_FUNC, KIND_TYPEDEF, Btf, BtfError
 from tracer.kernel.capabilities import check_privilege
 from tracer.kernel.header import MEMBERS, kernel_types
 from tracer.kernel.hook_ack import attach_hook
-from tracer.kernel.instructions import with_constant
+from tracer.kernel.instructions import with_constant, with_maps
 from tracer.kernel.kallsyms import shorten_kallsyms
 from tracer.kernel.source_text import assemble, make_kernel_tree
 from tracer.kernel.stages import StageError, refused
@@ -83,16 +83,20 @@ def load(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, int]]:
     btf = read_btf()
     manifest: dict[str, Any] = {"python": platform.python_version()}
     fds: dict[str, int] = {}
+    shared: dict[str, int] = {}
     for name in options["sets"]:
-        more, theirs = SETS[name](btf, options)
+        more, theirs = SETS[name](btf, options, shared)
         manifest |= more
         fds |= theirs
     return manifest, fds
 
 
-def load_teardown(btf: Btf, options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, int]]:
-    """Load what follows closes. Raises StageError."""
+def load_teardown(
+    btf: Btf, options: dict[str, Any], shared: dict[str, int]
+) -> tuple[dict[str, Any], dict[str, int]]:
+    """Load what follows closes; `shared` gets the maps of connections. Raises StageError."""
     module, made_by = compile_programs(btf, options)
+    shared.update({name: module[name].map_fd for name in load_census.SHARED})
     fds = {f"ring:{n}": module[f"closes_{n}"].map_fd for n in range(options["rings"])}
     fds["counts"] = module["counts"].map_fd
     fds["strays"] = module["strays"].map_fd
@@ -115,14 +119,23 @@ def load_teardown(btf: Btf, options: dict[str, Any]) -> tuple[dict[str, Any], di
     }, fds
 
 
-def load_iterators(btf: Btf, options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, int]]:
-    """Load what takes the census. A kernel that refuses it is no failure: there is sock_diag."""
+def load_iterators(
+    btf: Btf, options: dict[str, Any], shared: dict[str, int]
+) -> tuple[dict[str, Any], dict[str, int]]:
+    """Load what takes the census. A kernel that refuses it is no failure: there is sock_diag.
+
+    With maps in `shared` it sees the connections that are followed, too.
+    """
     try:
         text = load_census
-        about = text.MAIN, text.CENSUS_MEMBERS, text.macros_of(options), text.MAPS
-        module, _ = compile_text(btf, options, *about)
+        macros = text.macros_of(options, beside_closes=bool(shared))
+        about = text.MAIN, text.CENSUS_MEMBERS, macros, (*text.MAPS, *shared)
+        module, _ = compile_text(btf, options, *about, variant="-beside-closes" if shared else "")
         maps = {name: module[name].map_fd for name in text.MAPS}
-        return {"census": "iterator"}, text.attach(maps, module.dump_func, btf)
+        others = {module[name].map_fd: fd for name, fd in shared.items()}
+        return {"census": "iterator"}, text.attach(
+            maps, lambda name: with_maps(module.dump_func(name), others), btf
+        )
     except StageError as failed:
         return {"census": failed.report}, {}
     except bpf.LoadError as error:
@@ -165,7 +178,8 @@ def read_btf() -> Btf:
 
 def compile_programs(btf: Btf, options: dict[str, Any]) -> tuple[Module, dict[str, Any]]:
     """Return the compiled programs that follow closes."""
-    maps = ("counts", "strays", *(f"closes_{n}" for n in range(options["rings"])))
+    rings = (f"closes_{n}" for n in range(options["rings"]))
+    maps = ("counts", "strays", *load_census.SHARED, *rings)
     return compile_text(btf, options, "teardown.bpf.c", MEMBERS, macros_of(options), maps)
 
 
@@ -176,10 +190,12 @@ def compile_text(
     members: dict[str, dict[str, str]],
     macros: list[str],
     maps: Sequence[str],
+    variant: str = "",
 ) -> tuple[Module, dict[str, Any]]:
     """Return a compiled text, and what the manifest tells of its making. Raises StageError.
 
     Its maps exist, its programs are not loaded yet. `maps`: those that will be asked for.
+    `variant`: what tells it from others of the same `main`, where each is kept for itself.
     """
     try:
         types = kernel_types(btf, members)
@@ -188,14 +204,15 @@ def compile_text(
         raise StageError("btf", str(error)) from error
     compiler, cflags = bcc_file(), [*macros, *QUIET]
     key = compiled.fingerprint(text, cflags, compiler)
-    kept = compiled.restore(main, key) if compiler else None
+    name = main + variant
+    kept = compiled.restore(name, key) if compiler else None
     if kept is not None:
         return kept, {"bcc_version": kept.bcc_version, "compiled": "before"}
     bcc = import_bcc()
     version = str(getattr(bcc, "__version__", "unknown"))
     module = run_bcc(bcc, text, cflags)
     if compiler:
-        compiled.keep(main, key, module, text, maps, version)
+        compiled.keep(name, key, module, text, maps, version)
     return module, {"bcc_version": version, "compiled": "now"}
 
 

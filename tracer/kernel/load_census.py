@@ -20,7 +20,9 @@ PROGRAMS = (
     ("sockets", "on_socket", "bpf_iter_tcp"),
     ("files", "on_file", "bpf_iter_task_file"),
 )
-MAPS = ("walks", "states", "ports", "owned_states")
+MAPS = ("walks", "states", "ports", "wanted", "services", "users")
+SHARED = ("slots", "conns")
+"""Maps of the programs that follow closes, where both are loaded."""
 
 _ADDED = {
     "tcp_sock": {
@@ -52,9 +54,16 @@ CENSUS_MEMBERS = {
 }
 
 
-def macros_of(options: dict[str, Any]) -> list[str]:
-    """Return the sizes of the maps, and the unit of the kernel's stamps, as macros."""
+def macros_of(options: dict[str, Any], *, beside_closes: bool = False) -> list[str]:
+    """Return the sizes of the maps, and the unit of the kernel's stamps, as macros.
+
+    `beside_closes`: connections are followed as well, in the maps SHARED.
+    """
+    places = ("slots", "conn_max") if beside_closes else ()
     return [
+        *(f"-D{name.upper()}={options[name]}" for name in places),
+        f"-DSERVICES_MAX={options['ports_max']}",
+        f"-DUSERS_MAX={options['ports_max']}",
         f"-DSTATES_MAX={options['states_max']}",
         f"-DPORTS_MAX={options['ports_max']}",
         f"-DHZ={options['hz']}",

@@ -15,7 +15,7 @@ import struct
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 from pyroute2.netlink.diag import DiagSocket
@@ -26,9 +26,10 @@ from tracer.census import (
     REMAINING_STEPS,
     SOCKETS,
     STATES,
+    USERS,
     SocketFlag,
 )
-from tracer.kernel.walk import OWNER_ROW, Walk
+from tracer.kernel.walk import OWNER_ROW, Held, Walk
 from tracer.tcp import TcpState
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class SockDiag:
     name = "sock_diag"
 
     def __init__(self) -> None:
-        self._inodes: dict[int, tuple[int, int]] = {}  # what the last walks saw: netns, state
+        self._inodes: dict[int, _Known] = {}  # what the last walks saw
 
     def walk(self, netns: int, ports: tuple[int, int] | None, states: Iterable[TcpState]) -> Walk:
         """Look at all sockets of the calling thread's namespace. Raises OSError."""
@@ -65,22 +66,42 @@ class SockDiag:
         self._inodes.update(seen.inodes)
         return seen.walk()
 
-    def owners(self, states: Iterable[TcpState]) -> Rows:
-        """Return who holds the sockets of the walks since the last call: OWNER_ROW.
+    def owners(self, rows: Iterable[TcpState], users: Iterable[TcpState]) -> Held:
+        """Return who holds the sockets of the walks since the last call.
 
         Sockets in CLOSE are not among them: sock_diag does not show them.
         """
-        wanted, inodes = frozenset(states), self._inodes
+        wanted, counted, inodes = frozenset(rows), frozenset(users), self._inodes
         self._inodes = {}
-        rows = [
-            (ino, start_ns, tgid, fd, comm, *inodes[ino], (0, 0, 0))
-            for tgid, start_ns, comm, fd, ino in _descriptors()
-            if ino in inodes and inodes[ino][1] in wanted
-        ]
-        return np.array(rows, OWNER_ROW)
+        owners, connected = [], Counter[tuple[Any, ...]]()
+        for tgid, start_ns, comm, fd, ino in _descriptors():
+            known = inodes.get(ino)
+            if known is None:
+                continue
+            if known.state in wanted:
+                owners.append((ino, start_ns, tgid, fd, comm, known.netns, known.state, (0, 0, 0)))
+            if known.state in counted and known.destination:
+                connected[tgid, start_ns, comm, known.netns, known.destination] += 1
+        return Held(np.array(owners, OWNER_ROW), _users(connected))
 
     def close(self) -> None:
         """Nothing is held."""
+
+
+class _Known(NamedTuple):
+    netns: int
+    state: int
+    destination: tuple[bytes, bytes, int, int] | None  # laddr, raddr, rport, family
+
+
+def _users(connected: Counter[tuple[Any, ...]]) -> Rows:
+    rows = np.zeros(len(connected), USERS)
+    for row, (key, count) in zip(rows, connected.items(), strict=True):
+        tgid, start_ns, comm, netns, (laddr, raddr, rport, family) = key
+        row["tgid"], row["start_ns"], row["comm"], row["netns"] = tgid, start_ns, comm, netns
+        row["laddr"], row["raddr"] = list(laddr), list(raddr)
+        row["rport"], row["family"], row["count"] = rport, family, count
+    return rows
 
 
 class _Seen:
@@ -92,7 +113,7 @@ class _Seen:
         self._sockets: list[Rows] = []
         self._listening: set[int] = set()
         self._requests: Counter[int] = Counter()
-        self.inodes: dict[int, tuple[int, int]] = {}
+        self.inodes: dict[int, _Known] = {}
 
     # The kernel dumps listening sockets first, so that a service's port is known.
     def add(self, message: Any, wanted: frozenset[TcpState]) -> None:
@@ -107,7 +128,9 @@ class _Seen:
             return
         self._states[TcpState.TIME_WAIT if mini else state, state, inbound] += 1
         if message["idiag_inode"]:
-            self.inodes[message["idiag_inode"]] = (self._netns, state)
+            self.inodes[message["idiag_inode"]] = _Known(
+                self._netns, state, None if inbound else _destination(message)
+            )
         if state != TcpState.LISTEN:
             self._count_port(message, state, mini=mini, inbound=inbound)
         if state in wanted and not mini:
@@ -161,6 +184,11 @@ def _addresses(message: Any) -> tuple[bytes, bytes, int]:
     addresses = [_address(message[name]) for name in ("idiag_src", "idiag_dst")]
     mapped = any(address.startswith(_MAPPED) for address in addresses)
     return addresses[0], addresses[1], 4 if mapped else 6
+
+
+def _destination(message: Any) -> tuple[bytes, bytes, int, int]:
+    laddr, raddr, family = _addresses(message)
+    return laddr, raddr, message["idiag_dport"], family
 
 
 def _address(text: str) -> bytes:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
-from tracer.census import OWNERS, PORTS, REMAINING_STEPS, STATES, Rows
+from tracer.census import OWNERS, PORTS, REMAINING_STEPS, STATES, USERS, Rows
 from tracer.kernel import bpf
 from tracer.kernel.maps import take_all
 from tracer.tcp import TcpState
@@ -17,7 +17,7 @@ from tracer.tcp import TcpState
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ("OWNER_ROW", "WALK", "Walk", "Walker")
+__all__ = ("OWNER_ROW", "WALK", "Held", "Walk", "Walker")
 
 WALK: Final = np.dtype(
     [
@@ -71,7 +71,25 @@ PORT_TALLY: Final = np.dtype(
     ],
     align=True,
 )
+WANTED: Final = np.dtype([("rows", "<u4"), ("users", "<u4"), ("users_left_out", "<u8")])
+SERVICE_KEY: Final = np.dtype([("netns", "<u4"), ("lport", "<u4")])
+USER_KEY: Final = np.dtype(
+    [
+        ("laddr", "u1", (16,)),
+        ("raddr", "u1", (16,)),
+        ("netns", "<u4"),
+        ("tgid", "<u4"),
+        ("rport", "<u2"),
+        ("family", "u1"),
+        ("pad", "u1"),
+    ],
+    align=True,
+)
+USER_TALLY: Final = np.dtype(
+    [("start_ns", "<u8"), ("comm", "S16"), ("count", "<u4"), ("pad", "u1", (4,))], align=True
+)
 COUNT: Final = np.dtype("<u8")
+FLAG: Final = np.dtype("<u4")
 
 _READ_BYTES = 1 << 15  # what the kernel buffers of an iterator: PAGE_SIZE << 3
 
@@ -81,9 +99,18 @@ class Walk(NamedTuple):
 
     states: Rows
     ports: Rows
-    sockets: bytes
+    sockets: bytes | bytearray
     states_left_out: int
     ports_left_out: int
+
+
+class Held(NamedTuple):
+    """What a look at all descriptors found."""
+
+    owners: Rows
+    """OWNER_ROW."""
+    users: Rows
+    users_left_out: int = 0
 
 
 class Walker:
@@ -96,8 +123,8 @@ class Walker:
         self._fds = fds
         self._walk_map = _map(fds["map:walks"], WALK.itemsize)
         self._walk = np.frombuffer(self._walk_map, WALK, 1)
-        self._owned_map = _map(fds["map:owned_states"], 4)
-        self._owned = np.frombuffer(self._owned_map, "<u4", 1)
+        self._wanted_map = _map(fds["map:wanted"], WANTED.itemsize)
+        self._wanted = np.frombuffer(self._wanted_map, WANTED, 1)
 
     def walk(self, netns: int, ports: tuple[int, int] | None, states: Iterable[TcpState]) -> Walk:
         """Walk the namespace the calling thread is in. Raises OSError.
@@ -117,16 +144,21 @@ class Walker:
             int(self._walk[0]["ports_left_out"]),
         )
 
-    def owners(self, states: Iterable[TcpState]) -> Rows:
-        """Return every descriptor of a TCP socket in one of these states: OWNER_ROW."""
-        self._owned[0] = _mask(states)
-        return np.frombuffer(_read(self._fds["iter:files"]), OWNER_ROW)
+    def owners(self, rows: Iterable[TcpState], users: Iterable[TcpState]) -> Held:
+        """Return every descriptor of a TCP socket in `rows`; count those in `users`.
+
+        What listens where is known from the walks since the last call. Raises OSError.
+        """
+        self._wanted[0] = (_mask(rows), _mask(users), 0)
+        owners = np.frombuffer(_read(self._fds["iter:files"]), OWNER_ROW)
+        take_all(self._fds["map:services"], SERVICE_KEY, FLAG)
+        return Held(owners, self._users(), int(self._wanted[0]["users_left_out"]))
 
     def close(self) -> None:
         """Unmap."""
-        del self._walk, self._owned
+        del self._walk, self._wanted
         self._walk_map.close()
-        self._owned_map.close()
+        self._wanted_map.close()
 
     def _states(self, netns: int) -> Rows:
         keys, counts = take_all(self._fds["map:states"], STATE_KEY, COUNT)
@@ -139,13 +171,22 @@ class Walker:
         return rows
 
     def _ports(self, netns: int) -> Rows:
-        keys, tallies = take_all(self._fds["map:ports"], PORT_KEY, PORT_TALLY)
-        rows = np.zeros(len(keys), PORTS)
-        for source in (keys, tallies):
-            for name in source.dtype.names or ():
-                rows[name] = source[name]
+        rows = _joined(PORTS, *take_all(self._fds["map:ports"], PORT_KEY, PORT_TALLY))
         rows["netns"] = netns
         return rows
+
+    def _users(self) -> Rows:
+        return _joined(USERS, *take_all(self._fds["map:users"], USER_KEY, USER_TALLY))
+
+
+# The columns of both, but for their padding.
+def _joined(dtype: np.dtype[np.void], keys: Rows, tallies: Rows) -> Rows:
+    rows = np.zeros(len(keys), dtype)
+    for source in (keys, tallies):
+        for name in source.dtype.names or ():
+            if name != "pad":
+                rows[name] = source[name]
+    return rows
 
 
 # Mini-sockets and requests have no cgroup: they are counted in the walk itself.
@@ -174,10 +215,11 @@ def _map(fd: int, size: int) -> mmap.mmap:
 
 
 # One walk. The kernel ends a read without a byte after a million silent sockets: EAGAIN.
-def _read(link_fd: int) -> bytes:
-    chunks = []
+# A bytearray grows in place: pieces to be joined would be held twice.
+def _read(link_fd: int) -> bytearray:
+    rows = bytearray()
     with os.fdopen(bpf.create_iterator(link_fd), "rb", buffering=0) as file:
         while (chunk := file.read(_READ_BYTES)) != b"":
             if chunk is not None:
-                chunks.append(chunk)
-    return b"".join(chunks)
+                rows += chunk
+    return rows

@@ -58,6 +58,8 @@ INKS: Final = {
 INDENT: Final = "    "
 WIDE: Final = 110
 US_PER_MS: Final = 1_000
+SAME_MS: Final = 1_000
+SAME_SHARE: Final = 0.05
 US_PER_S: Final = 1_000_000
 
 
@@ -79,9 +81,11 @@ def rate(per_minute: float | None) -> str:
 
 
 def age(at_least_ms: int, at_most_ms: int | None) -> str:
-    """Return a duration; a lower bound that has no upper one is marked."""
+    """Return a duration; a lower bound is marked, unless the upper one is hardly another."""
     shown = duration(at_least_ms * US_PER_MS)
-    return shown if at_most_ms is not None else f"≥{shown}"
+    if at_most_ms is None or at_most_ms - at_least_ms > max(SAME_MS, SAME_SHARE * at_most_ms):
+        return f"≥{shown}"
+    return shown
 
 
 def seconds(span_s: float | None) -> str:
