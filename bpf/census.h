@@ -65,6 +65,12 @@ struct wanted {
 	fw_u64 users_left_out; /* sockets not counted: their map was full */
 };
 
+/* A descriptor of some socket of a namespace: it can be entered by that. */
+struct home {
+	fw_u32 tgid;
+	fw_u32 fd;
+};
+
 /* A service: where somebody listens. */
 struct service_key {
 	fw_u32 netns;

@@ -15,6 +15,7 @@
 
 BPF_F_TABLE("array", u32, struct wanted, wanted, 1, BPF_F_MMAPABLE);
 BPF_F_TABLE("hash", struct service_key, u32, services, SERVICES_MAX, BPF_F_NO_PREALLOC);
+BPF_F_TABLE("hash", u32, struct home, homes, HOMES_MAX, BPF_F_NO_PREALLOC);
 BPF_F_TABLE("hash", struct user_key, struct user_tally, users, USERS_MAX, BPF_F_NO_PREALLOC);
 
 /*
@@ -140,6 +141,15 @@ static __always_inline bool tell_owner(u64 *ctx, struct task_struct *task, struc
 	return !bpf_seq_write(meta->seq, &row, sizeof(row));
 }
 
+static __always_inline void note_home(u64 *ctx, struct task_struct *task, struct sock *sk)
+{
+	struct home home = { .tgid = task->tgid, .fd = ctx[2] };
+	u32 netns = netns_of(sk);
+
+	if (!homes.lookup(&netns))
+		homes.update(&netns, &home);
+}
+
 int on_file(u64 *ctx)
 {
 	struct task_struct *task = (void *)ctx[1];
@@ -155,6 +165,7 @@ int on_file(u64 *ctx)
 	which = wanted.lookup(&only);
 	if (!sk || !which || !is_tcp(sk))
 		return 0;
+	note_home(ctx, task, sk);
 	state = FIELD(sk, skc_state);
 	if (which->rows >> state & 1 && !tell_owner(ctx, task, file, sk))
 		return 0;

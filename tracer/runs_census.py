@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tracer import runs_beside
 from tracer.errors import HostError
+from tracer.tcp import TcpState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -76,7 +77,8 @@ def leaks(wishes: Wishes) -> None:
                 return form.as_json(report, chosen, census)
             return form.as_lines(report, chosen, census, width, color=wishes.color)
 
-        _follow(source, wishes, show, meanwhile=beside.fetch if beside else None)
+        rows = (TcpState.LISTEN, TcpState.CLOSE_WAIT)
+        _follow(source, wishes, show, rows, meanwhile=beside.fetch if beside else None)
 
 
 def ports(wishes: Wishes) -> None:
@@ -114,7 +116,7 @@ def ports(wishes: Wishes) -> None:
             return form.as_lines(found, census, width, color=wishes.color)
 
         meanwhile = beside.fetch if beside else None
-        _follow(source, wishes, show, users=True, meanwhile=meanwhile)
+        _follow(source, wishes, show, (TcpState.LISTEN,), users=True, meanwhile=meanwhile)
 
 
 def listeners(wishes: Wishes) -> None:
@@ -135,7 +137,7 @@ def listeners(wishes: Wishes) -> None:
                 return form.as_json(report, chosen, census)
             return form.as_lines(report, chosen, census, width, color=wishes.color)
 
-        _follow(source, wishes, show)
+        _follow(source, wishes, show, (TcpState.LISTEN,))
 
 
 def attach() -> CensusSource:
@@ -150,6 +152,7 @@ def censuses(
     wishes: Wishes,
     stop: Stop,
     *,
+    rows: Collection[TcpState],
     users: bool,
     meanwhile: Callable[[], object] | None = None,
 ) -> Iterator[tuple[Census, bool]]:
@@ -159,7 +162,7 @@ def censuses(
     """
     began, every_s = time.monotonic(), max(LOOK_EVERY_MIN_S, wishes.over_s / LOOKS_OVER)
     while True:
-        census = take(source, wishes.netns, users=users)
+        census = take(source, wishes.netns, rows, users=users)
         left_s = began + wishes.over_s - time.monotonic()
         shown = left_s <= 0 or stop.asked
         yield census, shown
@@ -170,13 +173,22 @@ def censuses(
             return
 
 
-def take(source: CensusSource, netns: Collection[int], *, users: bool) -> Census:
-    """Take one census of these namespaces, none: of all. Raises HostError."""
+def take(
+    source: CensusSource,
+    netns: Collection[int],
+    rows: Collection[TcpState],
+    *,
+    users: bool = False,
+) -> Census:
+    """Take one census of these namespaces, none: of all. Raises HostError.
+
+    `rows`: whose sockets are needed one by one; those of all others are counted only.
+    """
     from tracer.wire_census import decode_census  # noqa: PLC0415
 
     chosen = set(netns) or None
     try:
-        batch = source.take(chosen, owners=True, users=users)
+        batch = source.take(chosen, rows=rows, owners=True, users=users)
     except OSError as error:
         raise HostError(
             f"cannot take a census: {error}; run it as root (sudo fourwave …)"
@@ -201,6 +213,7 @@ def _follow(
     source: CensusSource,
     wishes: Wishes,
     show: Form,
+    rows: Collection[TcpState],
     *,
     users: bool = False,
     meanwhile: Callable[[], object] | None = None,
@@ -210,7 +223,7 @@ def _follow(
 
     screen = Screen(sys.stdout, repaint=wishes.watch_s is not None)
     with Stop() as stop:
-        looks = censuses(source, wishes, stop, users=users, meanwhile=meanwhile)
+        looks = censuses(source, wishes, stop, rows=rows, users=users, meanwhile=meanwhile)
         for census, shown in looks:
             made = show(census, None if wishes.as_json else screen.width)
             if shown:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from tracer import runs_census
 from tracer.errors import UsageError
 from tracer.outputs.text import plural
+from tracer.tcp import TcpState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
     from tracer.census import Census, NetnsFacts, Rows
     from tracer.kernel.census import CensusSource
-    from tracer.tcp import TcpState
 
     class Destroy(Protocol):
         """Ends sockets from outside."""
@@ -73,7 +73,7 @@ def _choose(source: CensusSource, wishes: Wishes) -> tuple[Census, Rows]:
     from tracer.detectors.narrow import CensusFilter  # noqa: PLC0415
     from tracer.detectors.stale import stale  # noqa: PLC0415
 
-    census = runs_census.take(source, wishes.netns, users=False)
+    census = runs_census.take(source, wishes.netns, (TcpState.LISTEN, *wishes.states))
     older_ms = int(wishes.older_s * MS_PER_S)
     return census, stale(census, CensusFilter(**wishes.filters), wishes.states, older_ms)
 

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, Self
 from tracer import privileges
 from tracer.errors import FourwaveError
 from tracer.serve_findings import Findings
+from tracer.tcp import TcpState
 from tracer.wire_census import decode_census
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 ASK: Final = b"c"
 MESSAGE_MAX: Final = 4096
 CENSUS_MAX_BYTES: Final = 1 << 30
+ROWS: Final = (TcpState.LISTEN, TcpState.CLOSE_WAIT)
+"""Whose sockets the detectors of Findings ask for one by one."""
 
 
 class CensusHelper:
@@ -159,7 +162,7 @@ def _helper(
             signal.signal(number, signal.SIG_IGN)
         forget()
         privileges.drop(account, privileges.names(privileges.CENSUS))
-        privileges.settle(lambda: source.take(owners=True), privileges.CENSUS)
+        privileges.settle(lambda: source.take(rows=ROWS, owners=True), privileges.CENSUS)
         _answer(channel, source)
         code = 0
     except (OSError, FourwaveError) as error:
@@ -172,7 +175,7 @@ def _helper(
 def _answer(channel: socket.socket, source: CensusSource) -> None:
     while channel.recv(1) == ASK:
         try:
-            batch = source.take(owners=True)
+            batch = source.take(rows=ROWS, owners=True)
         except (OSError, FourwaveError) as error:
             channel.send(json.dumps({"error": f"{error:.1000}"}).encode())
             continue

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from tests.truth.netns import Namespace
+    from tracer.batch import Batch
 
 CROWD: Final = Path(__file__).with_name("crowd.py")
 PER_PROCESS: Final = 9000  # connections: two descriptors each
@@ -46,20 +47,23 @@ def milliseconds(work: Callable[[], object]) -> float:
 
 
 def side_by_side(
-    source: CensusSource, ns: Namespace, options: str, rounds: int, **wishes: bool
+    source: CensusSource, ns: Namespace, options: str, rounds: int, *, owners: bool
 ) -> dict[str, Any]:
     """Take turns with `ss OPTIONS | wc -l` and return medians and their ratio."""
     command = ns.command("sh", "-c", f"ss {options} | wc -l")
-    wish = {"owners": False, **wishes}
-    source.take({ns.inum}, **wish)
+
+    def take() -> Batch:
+        return source.take({ns.inum}, owners=owners, users=owners)
+
+    take()
     before = meters.memory_kb((os.getpid(),))
     ours, theirs = [], []
     for _ in range(rounds):
-        ours.append(milliseconds(lambda: source.take({ns.inum}, **wish)))
+        ours.append(milliseconds(take))
         theirs.append(
             milliseconds(lambda: subprocess.run(command, stdout=subprocess.DEVNULL, check=True))
         )
-    census = decode_census(bytes(source.take({ns.inum}, **wish).data))
+    census = decode_census(take().data)
     return {
         "sockets": int(census.states["count"].sum()),
         "owners": len(census.owners),
@@ -75,7 +79,7 @@ def of_time_wait(source: CensusSource, count: int, rounds: int) -> dict[str, Any
     """Measure on so many sockets in TIME_WAIT."""
     with namespace("bench") as ns:
         load.fill_time_wait(ns, count)
-        return side_by_side(source, ns, "-tan", rounds)
+        return side_by_side(source, ns, "-tan", rounds, owners=False)
 
 
 @contextmanager
@@ -101,7 +105,7 @@ def of_owners(source: CensusSource, connections: int, rounds: int) -> dict[str, 
     with namespace("bench") as ns:
         ns.sysctl("ipv4/ip_local_port_range", "1024 65000")
         with crowd(ns, connections):
-            return side_by_side(source, ns, "-tanp", rounds, owners=True, users=True)
+            return side_by_side(source, ns, "-tanp", rounds, owners=True)
 
 
 def of_traffic(

@@ -45,6 +45,7 @@ STRUCTS: Final = {
     "port_tally": walk.PORT_TALLY,
     "walk": walk.WALK,
     "wanted": walk.WANTED,
+    "home": walk.HOME,
     "service_key": walk.SERVICE_KEY,
     "user_key": walk.USER_KEY,
     "user_tally": walk.USER_TALLY,

@@ -14,7 +14,7 @@ import numpy as np
 from tracer.detectors.close_wait_verdict import Evidence, Use
 from tracer.detectors.holders import Holder, Holders
 from tracer.detectors.listeners import ALIVE, holding_inos, inbound
-from tracer.detectors.rows import halves, in_state, largest, number_groups, sums, text_of
+from tracer.detectors.rows import columns_of, halves, largest, number_groups, sums, text_of
 from tracer.tcp import TcpState
 
 if TYPE_CHECKING:
@@ -36,6 +36,20 @@ FAREWELL_BYTES: Final = 129
 """The end, and up to 128 bytes before it that say goodbye rather than answer: TLS close_notify,
 HTTP/2 GOAWAY."""
 PEERS_MAX: Final = 5
+GROUPED: Final = (
+    "cookie",
+    "ino",
+    "laddr",
+    "raddr",
+    "netns",
+    "unread",
+    "lport",
+    "rport",
+    "family",
+    "flags",
+)
+TELLING: Final = ("close_wait_ns", "age_received_ms", "age_sent_ms", "unsent", "unacked")
+"""Columns of SOCKETS: what groups are made of, and what tells sockets apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +117,7 @@ class Groups:
 
     def __init__(self, census: Census, sockets: Rows, told: Sockets, older_ms: int) -> None:
         self.old: Mask = told.age_ms >= older_ms
-        self._rows, self._older_ms = sockets[self.old], older_ms
+        self._rows, self._older_ms = columns_of(sockets, self.old, GROUPED), older_ms
         self._use, self._inbound = told.use[self.old], told.inbound[self.old]
         self._age_ms, self._at_most_ms = told.age_ms[self.old], told.at_most_ms[self.old]
         self.holding = Holders(census)
@@ -220,5 +234,6 @@ class Groups:
 
 
 def close_waits(census: Census) -> Rows:
-    """Return the rows of the sockets in CLOSE_WAIT."""
-    return in_state(census.sockets, TcpState.CLOSE_WAIT)
+    """Return the rows of the sockets in CLOSE_WAIT, without what is not asked of them."""
+    chosen = census.sockets["state"] == TcpState.CLOSE_WAIT
+    return columns_of(census.sockets, chosen, (*GROUPED, *TELLING))

@@ -14,6 +14,8 @@ import numpy.typing as npt
 from tracer.close_text import address
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tracer.census import Rows
 
 Numbers: TypeAlias = npt.NDArray[np.int64]
@@ -63,6 +65,15 @@ def service_keys(netns: npt.NDArray[np.generic], port: npt.NDArray[np.generic]) 
 def text_of(addr: npt.NDArray[np.uint8], family: int) -> str:
     """Return the address of one row as text."""
     return address(addr.tobytes(), family)
+
+
+def columns_of(rows: Rows, chosen: Mask, names: Sequence[str]) -> Rows:
+    """Return some columns of the chosen rows: a copy no larger than needed."""
+    dtype = np.dtype([(name, rows.dtype[name]) for name in names])
+    found = np.empty(int(np.count_nonzero(chosen)), dtype)
+    for name in names:
+        found[name] = rows[name][chosen]
+    return found
 
 
 def in_state(sockets: Rows, state: int) -> Rows:

@@ -24,7 +24,7 @@ from tracer.kernel.walk import OWNER_ROW, Held, Walk, Walker
 from tracer.tcp import TcpState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from tracer.census import NetnsFacts, ProcessFacts, Rows
     from tracer.kernel.launch import Loaded
@@ -42,7 +42,7 @@ ROW_STATES: Final = (
     TcpState.CLOSING,
     TcpState.LAST_ACK,
 )
-"""Whose full sockets are always shown one by one."""
+"""Whose full sockets can be shown one by one."""
 
 USER_STATES: Final = (
     TcpState.ESTABLISHED,
@@ -82,6 +82,13 @@ class Found(NamedTuple):
     left_out: Counter[str]
 
 
+class _Ask(NamedTuple):
+    chosen: set[int] | None
+    rows: tuple[TcpState, ...]
+    owners: bool
+    users: bool
+
+
 class CensusSource:
     """The present of this host on demand; nothing runs between two censuses."""
 
@@ -117,13 +124,22 @@ class CensusSource:
         """How it looks: "iterator" or "sock_diag"."""
         return self._look.name
 
-    def take(self, chosen: set[int] | None = None, *, owners: bool, users: bool = False) -> Batch:
+    def take(
+        self,
+        chosen: set[int] | None = None,
+        *,
+        rows: Collection[TcpState] = ROW_STATES,
+        owners: bool,
+        users: bool = False,
+    ) -> Batch:
         """Return a CENSUS batch of these namespaces, None: of all that can be found.
 
-        `owners`: who holds the sockets, and the sockets in CLOSE that only their descriptors
-        tell of. `users`: with them, who is connected where. Raises OSError.
+        `rows`: whose full sockets are shown one by one, of ROW_STATES. `owners`: who holds
+        these, and the sockets in CLOSE that only their descriptors tell of. `users`: with them,
+        who is connected where. Raises OSError.
         """
-        census = netns.in_thread(lambda: self._census(chosen, owners=owners, users=users))
+        ask = _Ask(chosen, tuple(rows), owners, users)
+        census = netns.in_thread(lambda: self._census(ask))
         return Batch(BatchKind.CENSUS, census.mono_ns, encode_census(census))
 
     def close(self) -> None:
@@ -142,17 +158,18 @@ class CensusSource:
         """Unload everything."""
         self.close()
 
-    def _census(self, chosen: set[int] | None, *, owners: bool, users: bool) -> Census:
+    def _census(self, ask: _Ask) -> Census:
         began = time.monotonic_ns()
         found = Found([], {}, Counter())
-        for inum, path in _namespaces(chosen, found.left_out).items():
-            self._walk(found, inum, path)
+        for inum, path in _namespaces(ask.chosen, found.left_out).items():
+            self._walk(found, inum, path, ask.rows)
         held, used = np.zeros(0, OWNER_ROW), np.zeros(0, USERS)
-        if owners:
-            looked = self._look.owners((*ROW_STATES, TcpState.CLOSE), USER_STATES if users else ())
+        if ask.owners:
+            counted = USER_STATES if ask.users else ()
+            looked = self._look.owners((*ask.rows, TcpState.CLOSE), counted)
             found.left_out["users"] += looked.users_left_out
-            for inum, path in _only_by_sockets(looked.owners, found, chosen).items():
-                self._walk(found, inum, path)
+            for inum, path in _only_by_sockets(looked.homes, found, ask.chosen).items():
+                self._walk(found, inum, path, ask.rows)
             held, used = (_in(found.namespaces, rows) for rows in (looked.owners, looked.users))
         in_close = held["state"] == TcpState.CLOSE
         by_state = [np.zeros(0, STATES), *(walk.states for walk in found.walks)]
@@ -175,12 +192,12 @@ class CensusSource:
         )
 
     # Enter a namespace and look at its sockets. One that ended since it was found is nothing.
-    def _walk(self, found: Found, inum: int, path: str) -> None:
+    def _walk(self, found: Found, inum: int, path: str, rows: tuple[TcpState, ...]) -> None:
         try:
             with netns.entered(inum, path):
                 facts = read_facts(path)
                 if _has_sockets(facts):
-                    walk = self._look.walk(inum, facts.port_range, ROW_STATES)
+                    walk = self._look.walk(inum, facts.port_range, rows)
                     found.walks.append(walk)
                     found.left_out["states"] += walk.states_left_out
                     found.left_out["ports"] += walk.ports_left_out
@@ -216,12 +233,13 @@ def _namespaces(chosen: set[int] | None, left_out: Counter[str]) -> dict[int, st
 
 
 # Namespaces that nothing shows but a process's socket.
-def _only_by_sockets(held: Rows, found: Found, chosen: set[int] | None) -> dict[int, str]:
-    inums, first = np.unique(held["netns"], return_index=True)
+def _only_by_sockets(
+    homes: Mapping[int, str], found: Found, chosen: set[int] | None
+) -> dict[int, str]:
     paths = {
-        int(inum): f"/proc/{row['tgid']}/fd/{row['fd']}"
-        for inum, row in zip(inums, held[first], strict=True)
-        if int(inum) not in found.namespaces and (chosen is None or int(inum) in chosen)
+        inum: path
+        for inum, path in homes.items()
+        if inum not in found.namespaces and (chosen is None or inum in chosen)
     }
     if chosen is not None:
         found.left_out["namespaces"] -= len(paths)

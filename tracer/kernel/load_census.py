@@ -20,7 +20,7 @@ PROGRAMS = (
     ("sockets", "on_socket", "bpf_iter_tcp"),
     ("files", "on_file", "bpf_iter_task_file"),
 )
-MAPS = ("walks", "states", "ports", "wanted", "services", "users")
+MAPS = ("walks", "states", "ports", "wanted", "services", "homes", "users")
 SHARED = ("slots", "conns")
 """Maps of the programs that follow closes, where both are loaded."""
 
@@ -64,6 +64,7 @@ def macros_of(options: dict[str, Any], *, beside_closes: bool = False) -> list[s
         *(f"-D{name.upper()}={options[name]}" for name in places),
         f"-DSERVICES_MAX={options['ports_max']}",
         f"-DUSERS_MAX={options['ports_max']}",
+        f"-DHOMES_MAX={options['states_max']}",
         f"-DSTATES_MAX={options['states_max']}",
         f"-DPORTS_MAX={options['ports_max']}",
         f"-DHZ={options['hz']}",

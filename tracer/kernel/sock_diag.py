@@ -82,7 +82,7 @@ class SockDiag:
                 owners.append((ino, start_ns, tgid, fd, comm, known.netns, known.state, (0, 0, 0)))
             if known.state in counted and known.destination:
                 connected[tgid, start_ns, comm, known.netns, known.destination] += 1
-        return Held(np.array(owners, OWNER_ROW), _users(connected))
+        return Held(np.array(owners, OWNER_ROW), _users(connected), {})
 
     def close(self) -> None:
         """Nothing is held."""

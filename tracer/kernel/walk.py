@@ -15,7 +15,7 @@ from tracer.kernel.maps import take_all
 from tracer.tcp import TcpState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 __all__ = ("OWNER_ROW", "WALK", "Held", "Walk", "Walker")
 
@@ -72,6 +72,7 @@ PORT_TALLY: Final = np.dtype(
     align=True,
 )
 WANTED: Final = np.dtype([("rows", "<u4"), ("users", "<u4"), ("users_left_out", "<u8")])
+HOME: Final = np.dtype([("tgid", "<u4"), ("fd", "<u4")])
 SERVICE_KEY: Final = np.dtype([("netns", "<u4"), ("lport", "<u4")])
 USER_KEY: Final = np.dtype(
     [
@@ -110,6 +111,8 @@ class Held(NamedTuple):
     owners: Rows
     """OWNER_ROW."""
     users: Rows
+    homes: Mapping[int, str]
+    """A path to a socket of each namespace that has one."""
     users_left_out: int = 0
 
 
@@ -152,7 +155,8 @@ class Walker:
         self._wanted[0] = (_mask(rows), _mask(users), 0)
         owners = np.frombuffer(_read(self._fds["iter:files"]), OWNER_ROW)
         take_all(self._fds["map:services"], SERVICE_KEY, FLAG)
-        return Held(owners, self._users(), int(self._wanted[0]["users_left_out"]))
+        left_out = int(self._wanted[0]["users_left_out"])
+        return Held(owners, self._users(), self._homes(), left_out)
 
     def close(self) -> None:
         """Unmap."""
@@ -174,6 +178,11 @@ class Walker:
         rows = _joined(PORTS, *take_all(self._fds["map:ports"], PORT_KEY, PORT_TALLY))
         rows["netns"] = netns
         return rows
+
+    def _homes(self) -> Mapping[int, str]:
+        inums, homes = take_all(self._fds["map:homes"], FLAG, HOME)
+        pairs = zip(inums.tolist(), homes.tolist(), strict=True)
+        return {inum: f"/proc/{tgid}/fd/{fd}" for inum, (tgid, fd) in pairs}
 
     def _users(self) -> Rows:
         return _joined(USERS, *take_all(self._fds["map:users"], USER_KEY, USER_TALLY))
