@@ -16,7 +16,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from tracer import privileges, runs
+from tracer import memory, privileges, runs
 from tracer.batch import BatchKind
 from tracer.serve_census import CensusHelper
 from tracer.serve_notify import notify
@@ -78,6 +78,7 @@ def serve(wishes: ServeWishes) -> None:
     """Serve metrics until told to stop. Raises HostError, UsageError, FourwaveError."""
     # Nothing here multiplies matrices: a thread pool would only cost memory.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    memory.share_one_arena()
     account = privileges.account(wishes.user)
     with listen(wishes.addresses) as sockets, Web(sockets, wishes.web_config, account) as web:
         import_all()
@@ -96,6 +97,8 @@ def import_all() -> None:
 
     Once root is given up, files may be out of reach.
     """
+    import heapq  # noqa: F401, PLC0415 - Counter.most_common() does at its first use
+
     from tracer import serve_samples, session, session_live  # noqa: F401, PLC0415
     from tracer.kernel import census, counters, ring, source  # noqa: F401, PLC0415
 

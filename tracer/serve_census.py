@@ -10,27 +10,24 @@ gives up its privilege, and lives as long as the channel.
 from __future__ import annotations
 
 import contextlib
-import gc
 import json
 import mmap
 import os
-import signal
 import socket
 import time
-from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, Final, NoReturn, Self
+from threading import Thread
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from tracer import privileges
 from tracer.errors import FourwaveError
+from tracer.serve_child import Child
 from tracer.serve_findings import Findings
 from tracer.tcp import TcpState
 from tracer.wire_census import decode_census
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from concurrent.futures import Future
+    from collections.abc import Callable, Iterator
 
-    from tracer.batch import Batch
     from tracer.kernel.census import CensusSource
     from tracer.privileges import Account
     from tracer.serve_findings import Present
@@ -58,18 +55,20 @@ class CensusHelper:
         """
         self.mechanism, self.reason = source.mechanism, source.reason
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        gc.freeze()  # pages that the collector does not write to stay shared
-        self._pid = os.fork()
-        if not self._pid:
+
+        def work() -> int:
             ours.close()
-            _helper(theirs, source, account, forget)
+            forget()
+            return _help(theirs, source, account)
+
+        self._child = Child("fourwave-census", work)
         theirs.close()
         source.close()
         self._channel = ours
         self._channel.setblocking(False)
         self._findings = Findings()
-        self._judge = ThreadPoolExecutor(1, "detectors")
-        self._judging: Future[Present] | None = None
+        self._judging: Thread | None = None
+        self._judged: Present | None = None
         self._asked = False
         self._every_s = every_s
         self._due_s = 0.0
@@ -82,10 +81,10 @@ class CensusHelper:
         A census that failed is asked for again when it is time.
         """
         if self._judging is not None:
-            if not self._judging.done():
+            if self._judging.is_alive():
                 return None
-            judged, self._judging = self._judging.result(), None
-            return judged
+            self._judging = None
+            return self._judged
         try:
             self._ask()
             data = self._take()
@@ -93,14 +92,15 @@ class CensusHelper:
             self._due_s = time.monotonic() + self._every_s
             return self._findings.fail(error)
         if data is not None:
-            self._judging = self._judge.submit(self._look, data, self._at_s)
+            self._judging = Thread(target=self._look, args=(data, self._at_s), name="detectors")
+            self._judging.start()
         return None
 
-    def _look(self, data: bytes, at_s: float) -> Present:
+    def _look(self, data: bytes, at_s: float) -> None:
         try:
-            return self._findings.look(decode_census(data), at_s)
+            self._judged = self._findings.look(decode_census(data), at_s)
         except FourwaveError as error:
-            return self._findings.fail(error)
+            self._judged = self._findings.fail(error)
 
     def _ask(self) -> None:
         if self._asked or time.monotonic() < self._due_s:
@@ -129,9 +129,10 @@ class CensusHelper:
 
     def __exit__(self, *_: object) -> None:
         """End the helper."""
-        self._judge.shutdown(cancel_futures=True)
         self._channel.close()
-        os.waitpid(self._pid, 0)
+        if self._judging is not None:
+            self._judging.join()
+        self._child.wait()
 
 
 def _answer_in(message: bytes) -> dict[str, Any]:
@@ -148,47 +149,57 @@ def _content(fds: list[int], size: int) -> bytes:
         return content[:]
 
 
-# The child never returns to the tracer's code.
-def _helper(
-    channel: socket.socket,
-    source: CensusSource,
-    account: Account | None,
-    forget: Callable[[], object],
-) -> NoReturn:
-    code = 1
+def _help(channel: socket.socket, source: CensusSource, account: Account | None) -> int:
     try:
-        # Ended by the channel, not by a terminal's ^C or a service manager's signal to all.
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.SIG_IGN)
-        forget()
         privileges.drop(account, privileges.names(privileges.CENSUS))
-        privileges.settle(lambda: source.take(rows=ROWS, owners=True), privileges.CENSUS)
-        _answer(channel, source)
-        code = 0
+        privileges.settle(lambda: _try(source), privileges.CENSUS)
+        while channel.recv(1) == ASK:
+            if Child("fourwave-census", lambda: _answer(channel, source)).wait() < 0:
+                _refuse(channel, FourwaveError("the process that took it was killed"))
     except (OSError, FourwaveError) as error:
-        with contextlib.suppress(OSError):
-            channel.send(json.dumps({"error": f"{error:.1000}"}).encode())
-    finally:
-        os._exit(code)
+        _refuse(channel, error)
+        return 1
+    return 0
 
 
-def _answer(channel: socket.socket, source: CensusSource) -> None:
-    while channel.recv(1) == ASK:
+# Each census is taken by a process that ends with it: what it took of memory is given back.
+def _answer(channel: socket.socket, source: CensusSource) -> int:
+    try:
+        batch = source.take(rows=ROWS, owners=True)
+        with memory_file(batch.data) as fd:
+            answer: dict[str, Any] = {"bytes": len(batch.data)}
+            socket.send_fds(channel, [json.dumps(answer).encode()], [fd])
+    except (OSError, FourwaveError) as error:
+        _refuse(channel, error)
+    return 0
+
+
+def _refuse(channel: socket.socket, error: Exception) -> None:
+    with contextlib.suppress(OSError):
+        channel.send(json.dumps({"error": f"{error!s:.1000}"}).encode())
+
+
+# Raises OSError where the kernel refuses a census. The status is the errno.
+def _try(source: CensusSource) -> None:
+    def work() -> int:
         try:
-            batch = source.take(rows=ROWS, owners=True)
-        except (OSError, FourwaveError) as error:
-            channel.send(json.dumps({"error": f"{error:.1000}"}).encode())
-            continue
-        _send(channel, batch)
-        del batch
+            source.take(rows=ROWS, owners=True)
+        except OSError as error:
+            return error.errno or 1
+        return 0
+
+    status = Child("fourwave-census", work).wait()
+    if status:
+        raise OSError(abs(status), os.strerror(abs(status)))
 
 
-def _send(channel: socket.socket, batch: Batch) -> None:
+@contextlib.contextmanager
+def memory_file(content: bytes | memoryview) -> Iterator[int]:
+    """Hold the content in memory; yield its descriptor."""
     fd = os.memfd_create("census", os.MFD_CLOEXEC)
     try:
         with os.fdopen(os.dup(fd), "wb", buffering=0) as file:
-            file.write(batch.data)
-        answer: dict[str, Any] = {"bytes": len(batch.data)}
-        socket.send_fds(channel, [json.dumps(answer).encode()], [fd])
+            file.write(content)
+        yield fd
     finally:
         os.close(fd)

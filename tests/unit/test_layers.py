@@ -60,6 +60,7 @@ MAY_IMPORT: Final[dict[str, tuple[str, ...]]] = {
     "demo": (*PURE, "aggregator", *EDGES, "session", "runs"),
     "explain": (*PURE, "aggregator", *EDGES, "session", "runs"),
     "privileges": ("errors",),
+    "memory": (),
     "serve": (
         *PURE,
         "detectors",
@@ -68,10 +69,11 @@ MAY_IMPORT: Final[dict[str, tuple[str, ...]]] = {
         "session",
         "runs",
         "privileges",
+        "memory",
         "__init__",
     ),
     # another process: it shows samples, and reaches neither kernel nor session
-    "web": ("errors", "metrics", "samples", "outputs", "privileges"),
+    "web": ("errors", "metrics", "samples", "outputs", "privileges", "memory"),
     "cli": (*FACTS, "runs", "demo", "explain", "serve", "__init__"),
     "__main__": ("cli",),
 }

@@ -9,7 +9,6 @@ sockets. Samples come in on the channel, one message each; it answers `ready` on
 from __future__ import annotations
 
 import asyncio
-import gc
 import json
 import logging
 import signal
@@ -17,7 +16,7 @@ import socket
 import sys
 from typing import Any, Final
 
-from tracer import privileges, samples
+from tracer import memory, privileges, samples
 from tracer.errors import FourwaveError, UsageError, WireError
 from tracer.web import config
 from tracer.web.server import Site, listen, make_server
@@ -29,6 +28,7 @@ LOG: Final = logging.getLogger("fourwave")
 def main(options: dict[str, Any]) -> int:
     """Serve until the tracer ends; return the exit status."""
     logging.basicConfig(format="fourwave web: %(message)s", level=logging.WARNING)
+    memory.share_one_arena()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's ^C is the tracer's to answer
     with socket.socket(fileno=options["channel"]) as channel:
         try:
@@ -39,8 +39,7 @@ def main(options: dict[str, Any]) -> int:
             report = {"message": str(error), "exit_code": error.exit_code}
             channel.send(json.dumps(report).encode())
             return error.exit_code
-        gc.collect()
-        gc.freeze()
+        memory.settle()
         asyncio.run(serve(options, chosen, channel))
     return 0
 

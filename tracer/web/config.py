@@ -12,8 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import yaml
-
 from tracer.errors import UsageError
 from tracer.web.checks import keys, texts
 from tracer.web.tls import make_context
@@ -57,6 +55,8 @@ def read(path: str | None) -> WebConfig:
     """Return what the file says. Raises UsageError with the file, the key and what is wrong."""
     if path is None:
         return WebConfig()
+    import yaml  # noqa: PLC0415 - a megabyte that few need
+
     try:
         content = yaml.safe_load(Path(path).read_bytes()) or {}
     except OSError as error:
