@@ -27,10 +27,12 @@ typedef unsigned int fw_u32;
 typedef unsigned long long fw_u64;
 
 enum record_type {
-	RECORD_CLOSE = 1, /* a socket reached TCP_CLOSE: the whole record */
-	RECORD_RESET = 2, /* a RST we sent after the close's own record had left: only
+	RECORD_CLOSE = 1,   /* a socket reached TCP_CLOSE: the whole record */
+	RECORD_RESET = 2,   /* a RST we sent after the close's own record had left: only
 			   * cookie, closed_ns (when it was sent) and the rst_* fields
 			   * mean anything */
+	RECORD_SIGPIPE = 3, /* SIGPIPE for a send after the close's own record had left: only
+			     * cookie, closed_ns (when it was raised) and CONN_SIGPIPE */
 };
 
 /* conn_record.flags */
@@ -39,15 +41,16 @@ enum conn_flag {
 	CONN_OPENED_PASSIVE = 1 << 1, /* LISTEN->SYN_RECV was seen */
 	CONN_GAP = 1 << 2,	      /* a transition of this socket was missed */
 	CONN_MPTCP_SUBFLOW = 1 << 3,
-	CONN_CLOSE_OWNED = 1 << 4,	/* a process held the socket lock at CLOSE */
-	CONN_FIN_ACKED_OWNED = 1 << 5,	/* the same at FIN_WAIT1->FIN_WAIT2: the
+	CONN_CLOSE_OWNED = 1 << 4,     /* a process held the socket lock at CLOSE */
+	CONN_FIN_ACKED_OWNED = 1 << 5, /* the same at FIN_WAIT1->FIN_WAIT2: the
 					* segment may come from the backlog */
-	CONN_RESET_MAY_FOLLOW = 1 << 6, /* a RST of ours may follow: then a
-					 * RECORD_RESET does, too */
-	CONN_RECLOSED = 1 << 7,		/* close() came after shutdown() */
-	CONN_OLD_ANSWERED = 1 << 8,	/* a bare ACK in CLOSE_WAIT answered an old one */
-	CONN_DROPPED = 1 << 9,		/* a segment of the peer's was dropped: one that came
+	CONN_MAY_FOLLOW = 1 << 6,      /* a RST of ours may follow, or SIGPIPE: then a
+					 * RECORD_RESET or RECORD_SIGPIPE does, too */
+	CONN_RECLOSED = 1 << 7,	       /* close() came after shutdown() */
+	CONN_OLD_ANSWERED = 1 << 8,    /* a bare ACK in CLOSE_WAIT answered an old one */
+	CONN_DROPPED = 1 << 9,	       /* a segment of the peer's was dropped: one that came
 					 * twice, or one there was no memory for */
+	CONN_SIGPIPE = 1 << 10,	       /* a send on this socket raised SIGPIPE */
 };
 
 /* What sk->sk_socket->file was when somebody acted on the socket. */

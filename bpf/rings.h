@@ -59,14 +59,21 @@ static __always_inline bool reset_may_follow(struct conn_record *conn, bool by_s
 	return conn->tw_substate != TCP_FIN_WAIT2 && conn->tw_substate != TCP_TIME_WAIT;
 }
 
+/* An application that still holds the socket is told of the error once; a send after
+ * that raises SIGPIPE. */
+static __always_inline bool sigpipe_may_follow(struct conn_record *conn)
+{
+	return conn->sk_err && !(conn->sk_flags & SK_FLAG_DEAD) && conn->old_state != TCP_SYN_SENT;
+}
+
 /* Two tallies instead of a locked addition, which would wait for the record's
  * way through the caches: see level(). */
 static __always_inline void emit(struct conn_record *conn, struct sock *sk, struct counters *slot,
 				 bool by_segment)
 {
 	conn->type = RECORD_CLOSE;
-	if (reset_may_follow(conn, by_segment))
-		conn->flags |= CONN_RESET_MAY_FOLLOW;
+	if (reset_may_follow(conn, by_segment) || sigpipe_may_follow(conn))
+		conn->flags |= CONN_MAY_FOLLOW;
 	if (output(conn))
 		COUNT(slot, ring_full);
 	else

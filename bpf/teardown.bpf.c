@@ -26,6 +26,7 @@
 #include "conn.h"
 #include "hooks.h"
 #include "strays.h"
+#include "sigpipe.h"
 
 static __always_inline void on_close(struct conn_record *conn, struct sock *sk, struct tcp_sock *tp,
 				     int old, u64 now)

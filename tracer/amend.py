@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Join late RST reports to the closes they belong to.
+"""Join late reports to the closes they belong to: a RST of ours, SIGPIPE.
 
 A record leaves the kernel when its socket reaches CLOSE; most RSTs that belong to a close
 are sent after that. The kernel side marks a record that a RST can still follow
-CONN_RESET_MAY_FOLLOW, and sends a RECORD_RESET with the same cookie within microseconds if
-the RST comes: it belongs to the cookie's last close before it.
+CONN_MAY_FOLLOW, and sends a RECORD_RESET with the same cookie within microseconds if
+the RST comes: it belongs to the cookie's last close before it. A RECORD_SIGPIPE comes when
+the application sends again, soon or never: what is not there in time is left out.
 """
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ if TYPE_CHECKING:
 
 HOLD_NS: Final = 50_000_000  # longer than a process is kept from its RST, too short to notice
 
-MAY_FOLLOW: Final = int(ConnFlag.RESET_MAY_FOLLOW)
-RESET: Final = int(RecordType.RESET)
+MAY_FOLLOW: Final = int(ConnFlag.MAY_FOLLOW)
+RESET, SIGPIPE = int(RecordType.RESET), int(RecordType.SIGPIPE)
 AMENDED_FIELDS: Final = ("rst_sent_ns", "rst_reason", "rst_sent_state")
 
 
 class Amender:
-    """Hold back the few records that a RST may still amend; pass all others through.
+    """Hold back the few records that a report may still amend; pass all others through.
 
     Close and report may lie in the rings of two CPUs, and come in either order: each
     waits for HOLD_NS of batch time, and for one more look at all rings, however late
@@ -40,19 +41,20 @@ class Amender:
         self._held = Waiting()
         self._early = Waiting()
         self.unmatched = 0
-        """Reports whose close did not come while they waited for it."""
+        """Reports of a RST whose close did not come while they waited for it."""
 
     def feed(self, records: Records, mono_ns: int) -> Records:
         """Return the closes that are final now. The common case is one look at two fields."""
-        is_reset = records["type"] == RESET
-        may_follow = ((records["flags"] & MAY_FOLLOW) != 0) & ~is_reset
-        odd = may_follow | is_reset
+        is_report = (records["type"] == RESET) | (records["type"] == SIGPIPE)
+        may_follow = ((records["flags"] & MAY_FOLLOW) != 0) & ~is_report
+        odd = may_follow | is_report
         if not self.holding and not odd.any():
             return records
         self._held.add(records, may_follow, mono_ns)
-        self._early.add(records, is_reset, mono_ns)
+        self._early.add(records, is_report, mono_ns)
         final = self._held.release(self._amended() | ~_recent(self._held, mono_ns))
-        self.unmatched += len(self._early.release(~_recent(self._early, mono_ns)))
+        alone = self._early.release(~_recent(self._early, mono_ns))
+        self.unmatched += int(np.count_nonzero(alone["type"] == RESET))
         return _joined(records, ~odd, final)
 
     @property
@@ -75,12 +77,14 @@ class Amender:
         if not len(self._early):
             return amended
         targets, found = _match(self._held, self._early)
-        resets = self._early.release(found)[::-1]  # the first RST of a socket wins
+        reports = self._early.release(found)[::-1]  # the first RST of a socket wins
         targets = targets[found][::-1]
         waiting, places = self._held.records, self._held.places[targets]
+        resets = reports["type"] == RESET
         for name in AMENDED_FIELDS:
-            waiting[name][places] = resets[name]
-        np.bitwise_or.at(waiting["rst_flags"], places, resets["rst_flags"])
+            waiting[name][places[resets]] = reports[name][resets]
+        for name in ("rst_flags", "flags"):
+            np.bitwise_or.at(waiting[name], places, reports[name])
         amended[targets] = True
         return amended
 
@@ -100,20 +104,19 @@ def _joined(records: Records, plain: Mask, final: Records) -> Records:
     return joined
 
 
-# Position in `waiting` for each reset, and whether it is really there.
-def _match(waiting: Waiting, resets: Waiting) -> tuple[Index, Mask]:
-    among = _with_cookie_of(waiting, resets)
+# Position in `waiting` for each report, and whether it is really there.
+def _match(waiting: Waiting, reports: Waiting) -> tuple[Index, Mask]:
+    among = _with_cookie_of(waiting, reports)
     if not len(among):
-        return np.zeros(len(resets), np.intp), np.zeros(len(resets), np.bool_)
+        return np.zeros(len(reports), np.intp), np.zeros(len(reports), np.bool_)
     order = among[np.lexsort((waiting.closed_ns[among], waiting.cookies[among]))]
     cookies, closed_ns = waiting.cookies[order], waiting.closed_ns[order]
-    sent_ns = resets.records["rst_sent_ns"][resets.places].astype(np.int64)
-    last = np.searchsorted(cookies, resets.cookies, side="right") - 1
+    last = np.searchsorted(cookies, reports.cookies, side="right") - 1
     targets = np.maximum(last, 0)
     # A socket may be connected and closed again: step back to the close that is meant.
     while True:
-        same = cookies[targets] == resets.cookies
-        later = same & (closed_ns[targets] > sent_ns)
+        same = cookies[targets] == reports.cookies
+        later = same & (closed_ns[targets] > reports.closed_ns)
         earlier = later & (targets > 0)
         if not earlier.any():
             return order[targets], same & ~later
@@ -121,7 +124,7 @@ def _match(waiting: Waiting, resets: Waiting) -> tuple[Index, Mask]:
 
 
 # Few of those that wait are meant: only these are sorted.
-def _with_cookie_of(waiting: Waiting, resets: Waiting) -> Index:
-    known = np.sort(resets.cookies)
+def _with_cookie_of(waiting: Waiting, reports: Waiting) -> Index:
+    known = np.sort(reports.cookies)
     nearest = np.minimum(np.searchsorted(known, waiting.cookies), len(known) - 1)
     return np.flatnonzero(known[nearest] == waiting.cookies)

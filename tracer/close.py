@@ -106,6 +106,7 @@ class Close:
     cause: str | None
     rst_reason: str | None
     err: str | None
+    sigpipe: bool | None
     time_wait: bool | None
     opener: Opener | None
     closer: Closer | None
@@ -189,6 +190,7 @@ def _close(row: Row, verdict: Verdict, host: HostFacts, names: CgroupNames, cloc
         cause=_CAUSES[verdict.cause],
         rst_reason=facts.rst_reason,
         err=facts.err,
+        sigpipe=facts.sigpipe,
         time_wait=facts.time_wait,
         opener=_opener(row),
         closer=_closer(row, verdict),

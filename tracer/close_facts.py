@@ -22,6 +22,7 @@ _REASONS: Final = {int(reason): reason for reason in Reason}
 
 # Plain integers: an operation on an enum's member makes another.
 _OPENED_ACTIVE, _OPENED_PASSIVE = int(ConnFlag.OPENED_ACTIVE), int(ConnFlag.OPENED_PASSIVE)
+_SIGPIPE: Final = int(ConnFlag.SIGPIPE)
 _HAS_REASON, _DONE = int(RstFlag.HAS_REASON), int(SkFlag.DONE)
 _CLOSE_WAIT_SEEN: Final = 1 << TcpState.CLOSE_WAIT
 _FIN_QUEUED: Final = (TcpState.FIN_WAIT1, TcpState.CLOSING, TcpState.LAST_ACK)
@@ -40,6 +41,7 @@ def facts_of(row: Row, verdict: Verdict, host: HostFacts, ato_us: int | None) ->
         rst_sent=bool(verdict.rst_sent),
         rst_reason=_rst_reason(row, host),
         err=errno_name(row.sk_err or row.err_told),
+        sigpipe=bool(row.flags & _SIGPIPE) or None,
         time_wait=TRISTATES[verdict.time_wait],
         peer_fin_seen=done,
         fin_repeated=bool(row.dup_fin),

@@ -171,6 +171,7 @@ class RecordType(IntEnum):
 
     CLOSE = 1
     RESET = 2
+    SIGPIPE = 3
 
 
 class ConnFlag(IntFlag):
@@ -182,10 +183,11 @@ class ConnFlag(IntFlag):
     MPTCP_SUBFLOW = 1 << 3
     CLOSE_OWNED = 1 << 4
     FIN_ACKED_OWNED = 1 << 5
-    RESET_MAY_FOLLOW = 1 << 6
+    MAY_FOLLOW = 1 << 6
     RECLOSED = 1 << 7
     OLD_ANSWERED = 1 << 8
     DROPPED = 1 << 9
+    SIGPIPE = 1 << 10
 
 
 class FileRef(IntEnum):

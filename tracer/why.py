@@ -38,4 +38,6 @@ SENTENCES: dict[Reason, Sentence] = UNKNOWN | GRACEFUL | ABORTIVE
 def why(facts: Facts) -> str:
     """Return one sentence, without a full stop, for a person."""
     sentence = SENTENCES[facts.reason](facts)
-    return sentence + lost(facts) if facts.reason in ABORTIVE else sentence
+    if facts.reason in ABORTIVE:
+        sentence += lost(facts)
+    return f"{sentence}; a send raised SIGPIPE" if facts.sigpipe else sentence

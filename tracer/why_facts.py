@@ -22,6 +22,7 @@ class Facts(NamedTuple):
     rst_sent: bool = False
     rst_reason: str | None = None
     err: str | None = None
+    sigpipe: bool | None = None
     time_wait: bool | None = None
     peer_fin_seen: bool = False
     fin_repeated: bool = False

@@ -22,7 +22,7 @@ T0 = 10**9
 def closes(count: int, *, may_follow: bool = False, first_cookie: int = 100) -> Records:
     made = np.zeros(count, CLOSE_DTYPE)
     made["type"] = RecordType.CLOSE
-    made["flags"] = ConnFlag.RESET_MAY_FOLLOW if may_follow else 0
+    made["flags"] = ConnFlag.MAY_FOLLOW if may_follow else 0
     made["cookie"] = first_cookie + np.arange(count)
     made["closed_ns"] = T0 + np.arange(count)
     return made
@@ -31,10 +31,9 @@ def closes(count: int, *, may_follow: bool = False, first_cookie: int = 100) -> 
 def resets(of: Records) -> Records:
     made = np.zeros(len(of), CLOSE_DTYPE)
     made["type"] = RecordType.RESET
-    for name in ("cookie", "closed_ns"):
-        made[name] = of[name]
+    made["cookie"] = of["cookie"]
     made["rst_flags"] = RstFlag.SENT_ACTIVE
-    made["rst_sent_ns"] = of["closed_ns"] + 5
+    made["closed_ns"] = made["rst_sent_ns"] = of["closed_ns"] + 5
     made["rst_reason"] = 11
     return made
 
@@ -111,7 +110,7 @@ def test_report_older_than_the_close() -> None:
     amender = Amender()
     held = closes(1, may_follow=True)
     stray = resets(held)
-    stray["rst_sent_ns"] = held["closed_ns"] - 1
+    stray["closed_ns"] = held["closed_ns"] - 1
     assert len(amender.feed(np.concatenate((held, stray)), T0 + 2 * HOLD_NS)) == 0
     out = amender.feed(closes(0), T0 + 3 * HOLD_NS)
     assert out["rst_flags"].tolist() == [0]
@@ -143,10 +142,28 @@ def test_first_of_two_resets_counts() -> None:
     held = closes(1, may_follow=True)
     later = resets(held)
     later["rst_sent_ns"] += 1000
+    later["closed_ns"] += 1000
     later["rst_flags"] = RstFlag.SENT_REPLY
     out = Amender().feed(np.concatenate((held, resets(held), later)), T0)
     assert out["rst_sent_ns"].tolist() == [T0 + 5]
     assert out["rst_flags"].tolist() == [RstFlag.SENT_ACTIVE | RstFlag.SENT_REPLY]
+
+
+def test_sigpipe_is_a_report_too() -> None:
+    """It adds one flag, and nothing is missing where none comes or its close is gone."""
+    amender, held = Amender(), closes(2, may_follow=True)
+    sigpipe = resets(held[:1])
+    sigpipe["type"], sigpipe["flags"] = RecordType.SIGPIPE, ConnFlag.SIGPIPE
+    for name in ("rst_flags", "rst_sent_ns", "rst_reason"):
+        sigpipe[name] = 0
+    amender.feed(held, T0)
+    out = amender.feed(sigpipe, T0 + 100)
+    assert out["cookie"].tolist() == [100]
+    assert out["flags"].tolist() == [ConnFlag.MAY_FOLLOW | ConnFlag.SIGPIPE]
+    assert (out["rst_flags"], out["rst_sent_ns"]) == (0, 0)
+    assert len(amender.feed(sigpipe, T0 + 200)) == 0
+    assert amender.flush()["cookie"].tolist() == [101]
+    assert amender.unmatched == 0
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -155,7 +172,7 @@ def test_every_close_leaves_once_and_as_it_came(seed: int) -> None:
     rng = np.random.default_rng(seed)
     came = closes(2_000)
     came["closed_ns"] = T0 + np.arange(len(came)) * 100_000
-    came["flags"] = np.where(rng.random(len(came)) < 0.7, ConnFlag.RESET_MAY_FOLLOW, 0)
+    came["flags"] = np.where(rng.random(len(came)) < 0.7, ConnFlag.MAY_FOLLOW, 0)
     came["saddr"] = rng.integers(0, 256, came["saddr"].shape)
     reports = resets(came[(came["flags"] != 0) & (rng.random(len(came)) < 0.3)])
     stream = np.concatenate((came, reports))

@@ -35,6 +35,7 @@ CONTRACT_KEYS = [
     "cause",
     "rst_reason",
     "err",
+    "sigpipe",
     "time_wait",
     "opener",
     "closer",
@@ -68,6 +69,14 @@ CONTRACT_EVENTS = {
 def mapped(address: str) -> list[int]:
     """Return an IPv4 address as the record holds it."""
     return [*bytes(10), 0xFF, 0xFF, *ipaddress.ip_address(address).packed]
+
+
+def test_sigpipe_is_true_or_not_known() -> None:
+    """No record can tell that none was raised."""
+    close = b.close_of(b.reset(flags=b.OPENED | ConnFlag.SIGPIPE))
+    assert close.sigpipe is True
+    assert close.why.endswith("; a send raised SIGPIPE")
+    assert b.close_of(b.reset()).sigpipe is None
 
 
 def test_the_keys_are_the_contracts() -> None:
@@ -123,6 +132,7 @@ def test_a_three_way_close() -> None:
         "cause": None,
         "rst_reason": None,
         "err": None,
+        "sigpipe": None,
         "time_wait": False,
         "opener": None,
         "closer": {"pid": 4711, "comm": "nginx", "uid": 1000, "how": "close"},

@@ -32,7 +32,9 @@ LABELS: Final = [
     if member.label is not None and (group, member.label) != ("handshake", "simultaneous")
 ]
 # Keys that say more than one word can.
-KEYS: Final = [("key", name) for name in ("data_lost", "delayed_ack", "err", "time_wait")]
+KEYS: Final = [
+    ("key", name) for name in ("data_lost", "delayed_ack", "err", "sigpipe", "time_wait")
+]
 PARTS: Final = ["What it means", "At fault", "What to do"]
 
 
@@ -153,6 +155,7 @@ SPECIMENS: Final[dict[tuple[str, str], Callable[[], Records]]] = {
         fin_clock_10us=4_000,
     ),
     ("key", "err"): peer_reset,
+    ("key", "sigpipe"): peer_reset,
     ("key", "time_wait"): lambda: b.orphan(**CLIENT, fin_acked_ns=after(40), closed_ns=after(40)),
 }
 

@@ -288,9 +288,10 @@ def test_all_programs_are_loaded_and_attached_in_order(monkeypatch: pytest.Monke
 
 
 def test_a_tracepoint_a_kernel_lacks_may_be_left_out_where_it_only_adds() -> None:
-    """inet_sk_error_report is of v5.14."""
+    """inet_sk_error_report is of v5.14, bpf_task_pt_regs() of v5.15 and its names x86-64's."""
     assert load.programs_for(blob("5.10-amd64")) == list(PROGRAMS)
     assert load.programs_for(blob("6.1-amd64")) == [*OPTIONAL, *PROGRAMS]
+    assert load.programs_for(blob("6.12-arm64")) == [OPTIONAL[0], *PROGRAMS]
 
 
 def test_a_refused_program_is_a_stage_with_the_end_of_its_log(

@@ -174,7 +174,7 @@ def test_late_reset_is_merged_before_judging() -> None:
     shown = Shown()
     session = Session(b.HOST, view=shown)
     early = b.aborted(rst_flags=0, rst_sent_ns=0, rst_sent_state=0, cookie=5)
-    early["flags"] |= np.uint32(ConnFlag.RESET_MAY_FOLLOW)
+    early["flags"] |= np.uint32(ConnFlag.MAY_FOLLOW)
     report = b.aborted(cookie=5, type=RecordType.RESET)
     session.feed(closes(early, mono_ns=b.CLOSED_NS + 1))
     assert shown.all == []
@@ -204,7 +204,7 @@ def test_held_close_is_let_go_by_time_and_at_the_end() -> None:
     """A RST that never comes holds nothing for long."""
     session = Session(b.HOST)
     early = b.aborted()
-    early["flags"] |= np.uint32(ConnFlag.RESET_MAY_FOLLOW)
+    early["flags"] |= np.uint32(ConnFlag.MAY_FOLLOW)
     session.feed(closes(early, mono_ns=b.CLOSED_NS))
     assert session.totals.records == 0
     session.feed(batch(BatchKind.CLOSES, b"", b.CLOSED_NS + HOLD_NS))

@@ -52,7 +52,10 @@ PROGRAMS = (
 )
 # Left out where the kernel has no such tracepoint: they only add to what a record says.
 # Linux commit e6a3e4434000 ("net: sock: add trace for socket errors") (in v5.14).
-OPTIONAL = (("error_report", "on_error_report", "inet_sk_error_report", False),)
+OPTIONAL = (
+    ("error_report", "on_error_report", "inet_sk_error_report", False),
+    ("signal", "on_signal", "signal_generate", False),
+)
 # No warnings about BCC's own headers, and nothing for a debugger.
 QUIET = ("-Wno-everything", "-g0")
 _TWIN_MARK = 0x7477696E  # is_twin() in teardown.bpf.c
@@ -238,8 +241,20 @@ def facts(btf: Btf) -> list[str]:
         "HAS_CURRENT_TASK_BTF": "BPF_FUNC_get_current_task_btf" in helpers,
         "HAS_SOCK_FROM_FILE": "BPF_FUNC_sock_from_file" in helpers,
         "HAS_SOCKET_COOKIE": bool(btf.find("bpf_get_socket_ptr_cookie", KIND_FUNC)),
+        "KNOWS_SENDER": knows_sender(btf),
     }
     return [name for name, there in has.items() if there]
+
+
+def knows_sender(btf: Btf) -> bool:
+    """Whether a program can tell which descriptor the running system call sends on.
+
+    By the registers of x86-64, and Linux commit dd6e10fbd9fb ("bpf: Add bpf_task_pt_regs()
+    helper") (in v5.15).
+    """
+    return "BPF_FUNC_task_pt_regs" in btf.enum("bpf_func_id") and bool(
+        btf.member("pt_regs", "orig_ax")
+    )
 
 
 def macros_of(options: dict[str, Any]) -> list[str]:
@@ -267,7 +282,7 @@ def load_sweep(module: Module) -> int:
 def programs_for(btf: Btf) -> list[tuple[str, str, str, bool]]:
     """Return the programs this kernel can run, in the order they are attached."""
     there = [program for program in OPTIONAL if _tracepoint(btf, program[2]) is not None]
-    return [*there, *PROGRAMS]
+    return [one for one in there if one[0] != "signal" or knows_sender(btf)] + [*PROGRAMS]
 
 
 def _tracepoint(btf: Btf, name: str) -> int | None:

@@ -131,6 +131,7 @@ def _loaded_facts(manifest: dict[str, Any], counters: dict[str, Any], hz: int) -
     yield Fact("attach", True, f"{programs}, {by}, {when}")
     yield from map(_hook, manifest["hooks"])
     yield _reset_reasons(manifest)
+    yield _sigpipe(manifest)
     yield _misses(counters)
     rings = f"{manifest['rings']} of {manifest['ring_bytes'] >> 10} KiB"
     yield Fact("ring", True, f"{rings}, {manifest['conn_max']} connections at most")
@@ -181,6 +182,13 @@ def _reset_reasons(manifest: dict[str, Any]) -> Fact:
     return Fact(
         "reset reasons", None, "this kernel gives none: causes come from the socket's evidence"
     )
+
+
+def _sigpipe(manifest: dict[str, Any]) -> Fact:
+    if "signal" in manifest["programs"]:
+        return Fact("SIGPIPE", True, "told by connection: the signal, and the sender's descriptor")
+    why = "not told by connection: needs x86-64 and a kernel of 5.15 or later"
+    return Fact("SIGPIPE", None, why)
 
 
 def _misses(counters: dict[str, Any]) -> Fact:

@@ -35,7 +35,7 @@ TRACEPOINTS: Final = (
     "tcp_receive_reset",
     "tcp_send_reset",
 )
-OPTIONAL_TRACEPOINTS: Final = ("inet_sk_error_report",)
+OPTIONAL_TRACEPOINTS: Final = ("inet_sk_error_report", "signal_generate")
 ENUMS: Final = ("sk_rst_reason", "bpf_func_id")
 FUNCTIONS: Final = (
     "bpf_get_socket_ptr_cookie",
