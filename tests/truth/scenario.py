@@ -172,7 +172,7 @@ class Scenario:
     mixable: bool
     no_time_wait: bool
     blurred: bool
-    waits: bool
+    waits: bool = False
 
     def expected(self, *, server_first: bool) -> tuple[Expect | None, Expect | None]:
         """Return the expectations for (client, server)."""
