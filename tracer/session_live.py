@@ -148,10 +148,11 @@ class Live:
     def rest(self) -> Iterator[Batch]:
         """Yield what was under way when the end came, and the totals, which are final.
 
-        Nothing new is followed from here on, so that totals and records agree exactly.
+        Nothing new is followed from here on, so that totals and records agree exactly. The
+        first sweep comes before: what closes between is not followed, and not lost.
         """
-        self.source.stop_following()
         self.source.sweep()
+        self.source.stop_following()
         time.sleep(GRACE_S)
         self.source.sweep()
         totals = self.source.counters()

@@ -183,6 +183,25 @@ def test_late_reset_is_merged_before_judging() -> None:
     assert session.finish().records == 1
 
 
+def test_what_closes_in_the_end_is_not_lost() -> None:
+    """Only what was gone while closes were followed is missed; the totals come last."""
+    calls: list[str] = []
+
+    class Order(Kernel):
+        def sweep(self) -> None:
+            calls.append("sweep")
+
+        def stop_following(self) -> None:
+            calls.append("stop")
+
+        def counters(self) -> Batch:
+            calls.append("totals")
+            return super().counters()
+
+    list(Live(Order(), Limits()).rest())
+    assert calls == ["sweep", "stop", "sweep", "totals"]
+
+
 def test_a_report_without_its_close_is_counted() -> None:
     """A RST of a close that was lost, or that came too long ago."""
     session = Session(b.HOST)
