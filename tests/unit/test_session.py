@@ -203,13 +203,15 @@ def test_what_closes_in_the_end_is_not_lost() -> None:
 
 
 def test_a_report_without_its_close_is_counted() -> None:
-    """A RST of a close that was lost, or that came too long ago."""
+    """A RST of a close that was lost; not one of before closes were followed."""
     session = Session(b.HOST)
-    report = b.aborted(cookie=5, type=RecordType.RESET)
-    session.feed(closes(report, mono_ns=b.CLOSED_NS))
+    early = b.aborted(cookie=4, type=RecordType.RESET, rst_sent_ns=b.CLOSED_NS - 2000)
+    first = b.passive(closed_ns=b.CLOSED_NS - 1000)
+    report = b.aborted(cookie=5, type=RecordType.RESET, rst_sent_ns=b.CLOSED_NS)
+    session.feed(closes(early, first, report, mono_ns=b.CLOSED_NS))
     session.feed(batch(BatchKind.CLOSES, b"", b.CLOSED_NS + 2 * HOLD_NS))
     snapshot = session.finish()
-    assert (snapshot.records, snapshot.resets_unmatched) == (0, 1)
+    assert (snapshot.records, snapshot.resets_unmatched) == (1, 1)
 
 
 def test_a_report_that_comes_in_the_end_lacks_nothing() -> None:
