@@ -234,7 +234,7 @@ class Census:
     processes: Mapping[int, ProcessFacts] = field(default_factory=dict)
     """By tgid."""
     cgroups: Mapping[int, str | None] = field(default_factory=dict)
-    """Path by cgroup id, of those in `sockets`; None: gone."""
+    """Path by cgroup id, of those in `states`; None: gone."""
     truncated: Mapping[str, int] = field(default_factory=dict)
     """What was left out, by where: states, ports, users, processes, namespaces. Empty: nothing."""
     reason: str | None = None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Commands that show the present: leaks, ports, listeners."""
+"""Commands that show the present: leaks, ports, listeners, census."""
 
 from __future__ import annotations
 
@@ -120,4 +120,24 @@ def listeners(**options: Any) -> None:
     runs_census.listeners(wishes(options))
 
 
-COMMANDS: Final = (leaks, ports, listeners)
+@click.command()
+@cli_options.options((NETNS,), LOOK_OPTIONS[1:])
+@click.option(
+    "--sort",
+    type=click.Choice(("sockets", "established", "close_wait", "time_wait")),
+    default="sockets",
+    show_default=True,
+    help="Order of namespaces and cgroups.",
+)
+def census(**options: Any) -> None:
+    """Count all sockets by state, per network namespace and per cgroup. Needs root.
+
+    IN: on the local port of a service, OUT: all others. "FIN_WAIT2 (mini)": closed by its
+    process, waits for the peer's FIN; ss and /proc/net/tcp count these as FIN_WAIT2.
+    """
+    from tracer import runs_census  # noqa: PLC0415 - each command imports what it needs
+
+    runs_census.states(wishes(options))
+
+
+COMMANDS: Final = (leaks, ports, listeners, census)

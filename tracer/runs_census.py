@@ -140,6 +140,21 @@ def listeners(wishes: Wishes) -> None:
         _follow(source, wishes, show, (TcpState.LISTEN,))
 
 
+def states(wishes: Wishes) -> None:
+    """Show how many sockets are in which state. Raises HostError."""
+    with attach() as source:
+        from tracer.detectors.socket_states import socket_states  # noqa: PLC0415
+        from tracer.outputs import census as form  # noqa: PLC0415
+
+        def show(census: Census, width: int | None) -> Iterable[str]:
+            counted, order = socket_states(census), (wishes.sort, wishes.limit)
+            if width is None:
+                return form.as_json(counted, census, *order)
+            return form.as_lines(counted, census, width, *order, color=wishes.color)
+
+        _follow(source, wishes, show, (TcpState.LISTEN,))
+
+
 def attach() -> CensusSource:
     """Return this host as a source of censuses; numpy comes in while the loader works."""
     from tracer.kernel.census import CensusSource  # noqa: PLC0415

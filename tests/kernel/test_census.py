@@ -19,7 +19,14 @@ import pytest
 from tests.bench import load
 from tests.conftest import skip_or_fail
 from tests.truth.netns import ip, namespace
-from tests.truth.standing import SERVICE_PORT, proc_net_tcp, sockstat, ss, standing
+from tests.truth.standing import (
+    SERVICE_PORT,
+    proc_net_tcp,
+    sockstat,
+    ss,
+    ss_summary,
+    standing,
+)
 from tests.truth.wire import wait_until, wired_pair
 from tracer.batch import Batch, BatchKind
 from tracer.kernel.census import FORCE, CensusSource
@@ -114,6 +121,10 @@ def test_others_count_the_same(source: CensusSource, stood: Standing) -> None:
         hashed = sum(n for (state, _), n in counts.items() if state not in (6, 7, 12))
         assert stat["inuse"] == hashed
         assert census.namespaces[side.ns.inum].sockstat["inuse"] == hashed
+        summary = ss_summary(side.ns)
+        assert summary["timewait"] == stat["tw"]
+        assert summary["estab"] == counts[1, 1] + counts[8, 8]
+        assert summary["hashed"] == hashed
 
 
 def test_both_ways_agree(

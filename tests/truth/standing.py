@@ -8,6 +8,7 @@ connections are where they should be.
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 import struct
 import subprocess
@@ -233,6 +234,20 @@ def ss(ns: Namespace) -> Table:
     counts = Counter(STATES[line.split()[0]] for line in done.stdout.splitlines())
     del counts[7]
     return counts
+
+
+def ss_summary(ns: Namespace) -> dict[str, int]:
+    """Return what `ss -s` says of one namespace; the rest of its numbers is the whole host's.
+
+    `estab` is the kernel's CurrEstab: ESTABLISHED and CLOSE_WAIT. `hashed`: the line of TCP.
+    """
+    done = subprocess.run(ns.command("ss", "-s"), capture_output=True, text=True, check=True)
+    found = {
+        name: int(number) for name, number in re.findall(r"(estab|timewait) (\d+)", done.stdout)
+    }
+    hashed = re.search(r"^TCP\t\s*(\d+)", done.stdout, re.MULTILINE)
+    assert hashed is not None
+    return {**found, "hashed": int(hashed[1])}
 
 
 def sockstat(ns: Namespace) -> dict[str, int]:

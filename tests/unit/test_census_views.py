@@ -14,14 +14,17 @@ import numpy as np
 import pytest
 
 from tests.unit import censuses as c
+from tracer.census import STATES
 from tracer.detectors.close_wait_leak import CloseWaitLeak
 from tracer.detectors.finding import unit_of
 from tracer.detectors.listen_overflow import ListenOverflow
 from tracer.detectors.local_ports import LocalPorts
 from tracer.detectors.narrow import CensusFilter
 from tracer.detectors.port_failures import PortFailure
+from tracer.detectors.socket_states import socket_states
 from tracer.detectors.stale import stale, still
 from tracer.detectors.time_wait import TimeWait
+from tracer.outputs import census as counts
 from tracer.outputs import findings as form
 from tracer.outputs import killing, leaks, listeners, ports
 from tracer.outputs.screen import Screen
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
 
 DOCS = Path(__file__).parents[2] / "docs"
 LONG_V6 = "2001:db8:1111:2222:3333:4444:5555:6666"
+PAGES = ("leaks", "ports", "listeners", "census")
 FAILED = [PortFailure(1, "10.0.0.9", 5432, 7, "web", 1_000)]
 HOSTILE = b"\x1b[31mevil\n\xff"
 
@@ -54,10 +58,15 @@ def busy() -> Census:
     towards = c.ports(raddr=LONG_V6, laddr=LONG_V6, family=6, rport=65_535, in_use=4_000,
                       time_wait=24_000, remaining=remaining)  # fmt: skip
     service = c.ports(inbound=1, lport=443, time_wait=1_000_000, remaining=[83_333] * 12, netns=2)
+    states = np.concatenate([
+        c.row(STATES, netns=1 + i % 2, cgroup_id=4 + i % 3, state=8, substate=8, count=10**9)
+        for i in range(6)
+    ])  # fmt: skip
     spaces = {1: c.FACTS, 2: replace(c.FACTS, name="a-namespace-with-a-long-name\x1b[0m")}
     return c.census(
         0, [leaking, far, c.listener(80), listener], owners, [towards, service],
         namespaces=spaces, processes={4_194_303: c.process()}, truncated={"sockets": 12},
+        states=states, cgroups={5: "/system.slice/\x1b[1mweb.service", 6: None},
     )  # fmt: skip
 
 
@@ -74,11 +83,12 @@ def views(census: Census, width: int) -> dict[str, list[str]]:
         ),
         "listeners": listeners.as_lines(heard, heard.findings, census, width, color=False),
         "kill": killing.as_lines(stale_ones, census, 20, width, color=False),
+        "census": counts.as_lines(socket_states(census), census, width, "sockets", 2, color=False),
     }
 
 
 @pytest.mark.parametrize("width", [79, 119])
-@pytest.mark.parametrize("view", ["leaks", "ports", "listeners", "kill"])
+@pytest.mark.parametrize("view", ["leaks", "ports", "listeners", "kill", "census"])
 def test_fits_and_is_harmless(busy: Census, view: str, width: int) -> None:
     """Whatever the names and numbers, no line is wider, and none moves the cursor."""
     shown = views(busy, width)[view]
@@ -97,15 +107,17 @@ def test_json_lines_hold_what_the_docs_promise(busy: Census) -> None:
         *ports.as_json(ports.Ports(destinations, services[1:], totals, FAILED), busy),
         *listeners.as_json(heard, heard.findings, busy),
         *killing.as_json(busy.sockets[:2], busy, None, str),
+        *counts.as_json(socket_states(busy), busy, "sockets", 20),
     ]
     objects = [json.loads(line) for line in text]
     assert all(list(one)[:2] == ["v", "type"] for one in objects)
     assert {one["type"] for one in objects} == {
         "close_wait_group", "close_wait_total", "local_ports", "port_failure", "time_wait",
-        "time_wait_total", "listener", "listen_total", "kill",
+        "time_wait_total", "listener", "listen_total", "kill", "netns_states", "cgroup_states",
+        "states_total",
     }  # fmt: skip
     assert all(line.count("\n") == 1 for line in text)
-    pages = "".join((DOCS / f"{page}.md").read_text() for page in ("leaks", "ports", "listeners"))
+    pages = "".join((DOCS / f"{page}.md").read_text() for page in PAGES)
     told = set(re.findall(r"`([a-z0-9_]+)`", pages))
     assert {key for one in objects for key in keys_of(one)} - {"v", "type"} <= told
 
@@ -125,6 +137,11 @@ def test_empty_views_say_so() -> None:
     assert shown["leaks"] == ["No socket is in CLOSE_WAIT."]
     assert shown["ports"] == ["No local port is taken."]
     assert shown["listeners"] == ["No socket listens."]
+    assert shown["census"] == [
+        "There is no TCP socket.",
+        "",
+        "0 sockets in 1 network namespace. 1 of them has none.",
+    ]
 
 
 def test_all_younger_is_said() -> None:

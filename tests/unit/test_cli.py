@@ -200,8 +200,8 @@ def test_a_bug_is_one_line(
 
 
 COMMANDS = (
-    *("watch", "record", "replay", "top", "report", "leaks", "ports", "listeners", "kill"),
-    *("explain", "demo", "serve", "doctor"),
+    *("watch", "record", "replay", "top", "report", "leaks", "ports", "listeners", "census"),
+    *("kill", "explain", "demo", "serve", "doctor"),
 )
 
 

@@ -173,6 +173,7 @@ class CensusSource:
             held, used = (_in(found.namespaces, rows) for rows in (looked.owners, looked.users))
         in_close = held["state"] == TcpState.CLOSE
         by_state = [np.zeros(0, STATES), *(walk.states for walk in found.walks)]
+        states = np.concatenate([*by_state, _closed(held[in_close])])
         sockets = np.frombuffer(b"".join(walk.sockets for walk in found.walks), SOCKETS)
         holders = held[list(OWNERS.names or ())][~in_close].astype(OWNERS)
         return Census(
@@ -180,14 +181,14 @@ class CensusSource:
             took_ns=time.monotonic_ns() - began,
             mechanism=self.mechanism,
             reason=self.reason,
-            states=np.concatenate([*by_state, _closed(held[in_close])]),
+            states=states,
             ports=np.concatenate([np.zeros(0, PORTS), *(walk.ports for walk in found.walks)]),
             sockets=sockets,
             owners=holders,
             users=used,
             namespaces=found.namespaces,
             processes=_processes(sockets, holders, found.left_out),
-            cgroups={int(number): self._cgroups.path(int(number)) for number in _cgroups(sockets)},
+            cgroups={int(number): self._cgroups.path(int(number)) for number in _cgroups(states)},
             truncated=+found.left_out,
         )
 
@@ -267,8 +268,8 @@ def _closed(rows: Rows) -> Rows:
     return out
 
 
-def _cgroups(sockets: Rows) -> Rows:
-    ids = np.unique(sockets["cgroup_id"])
+def _cgroups(states: Rows) -> Rows:
+    ids = np.unique(states["cgroup_id"])
     return ids[ids > 0]
 
 
