@@ -17,11 +17,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
     from typing import TypeVar
 
+    import numpy as np
+    from numpy.typing import NDArray
+
     from tracer.census import Census
     from tracer.detectors.narrow import CensusFilter
     from tracer.kernel.census import CensusSource
     from tracer.outputs.screen import Screen
     from tracer.session_live import Stop
+    from tracer.wire import Records
 
     Finding = TypeVar("Finding")
     # What a census comes to: lines no wider than asked for, or JSON lines.
@@ -88,17 +92,23 @@ def ports(wishes: Wishes) -> None:
     """
     with ExitStack() as stack:
         from tracer.detectors.port_failures import PortFailures  # noqa: PLC0415
+        from tracer.detectors.port_openers import PortOpeners  # noqa: PLC0415
 
-        missed, beside = PortFailures(), None
+        missed, openers, beside = PortFailures(), PortOpeners(), None
+
+        def closed(closes: Records, reasons: NDArray[np.uint8]) -> None:
+            missed.add(closes, reasons)
+            openers.add(closes)
+
         if wishes.several:
-            without = "connect() without a port is not counted"
-            beside = runs_beside.attach(stack, without, missed.add)
+            without = "connect() without a port is not counted, nor who opened connections"
+            beside = runs_beside.attach(stack, without, closed)
         source = stack.enter_context(beside.census() if beside else attach())
         from tracer.detectors.local_ports import LocalPorts  # noqa: PLC0415
         from tracer.detectors.time_wait import TimeWait  # noqa: PLC0415
         from tracer.outputs import ports as form  # noqa: PLC0415
 
-        local, waiting, narrow = LocalPorts(), TimeWait(), _filter(wishes).narrow
+        local, waiting, narrow = LocalPorts(openers), TimeWait(), _filter(wishes).narrow
 
         def show(census: Census, width: int | None) -> Iterable[str]:
             asked = narrow(census)

@@ -28,11 +28,12 @@ from tracer.kernel.census import CensusSource
 from tracer.wire_census import decode_census
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from tests.truth.netns import Namespace
     from tracer.batch import Batch
 
+ROOT: Final = Path(__file__).resolve().parents[2]
 CROWD: Final = Path(__file__).with_name("crowd.py")
 PER_PROCESS: Final = 9000  # connections: two descriptors each
 TIMETABLE_S: Final = 1.0
@@ -111,24 +112,81 @@ def of_owners(source: CensusSource, connections: int, rounds: int) -> dict[str, 
 def of_traffic(
     source: CensusSource, connections: int, requests: int, rounds: int
 ) -> dict[str, Any]:
-    """Measure round trips of other connections, in turn without a census and with one a second."""
+    """Measure round trips of other connections, alone and beside a census a second.
+
+    And beside a thread that computes for as long as a census does: what the processor's time
+    alone costs. Blocks of the three take turns, forward and backward.
+    """
     with namespace("bench") as ns:
         ns.sysctl("ipv4/ip_local_port_range", "1024 65000")
         options = ["--host-netns", "--port=9", *ROUND_TRIPS, f"--requests={requests}"]
         command = ns.command(str(load.PROGRAM), *options)
         with crowd(ns, connections):
-            without, beside = [], []
-            for _ in range(rounds):
-                without.append(round_trips(command))
-                with on_timetable(lambda: source.take({ns.inum}, owners=True)):
-                    beside.append(round_trips(command))
+            spent_ms: list[float] = []
+
+            def census() -> None:
+                began = time.process_time()
+                milliseconds(lambda: source.take({ns.inum}, owners=True))
+                spent_ms.append((time.process_time() - began) * 1000)
+
+            census()
+            arms = {"alone": lambda: None, "census": census, "computing": lambda: compute(spent_ms)}
+            trips: dict[str, list[dict[str, float]]] = {name: [] for name in arms}
+            for number in range(rounds):
+                for name in list(arms)[:: 1 if number % 2 else -1]:
+                    with on_timetable(arms[name]):
+                        trips[name].append(round_trips(command))
     return {
         "sockets": 2 * connections,
-        "p99_us_without": statistics.median(one["p99"] for one in without),
-        "p99_us_beside_a_census_a_second": statistics.median(one["p99"] for one in beside),
-        "p50_us_without": statistics.median(one["p50"] for one in without),
-        "p50_us_beside_a_census_a_second": statistics.median(one["p50"] for one in beside),
+        "census_cpu_ms": round(statistics.median(spent_ms), 1),
+        "blocks": rounds,
+        **{
+            f"{which}_us {name}": spread([one[which] for one in blocks])
+            for which in ("p50", "p99")
+            for name, blocks in trips.items()
+        },
     }
+
+
+def compute(spent_ms: list[float]) -> None:
+    """Keep a processor busy for as long as a census does."""
+    end = time.thread_time() + statistics.median(spent_ms) / 1000
+    while time.thread_time() < end:
+        pass
+
+
+def spread(values: list[float]) -> list[float]:
+    """Return the smallest, the quartiles and the largest."""
+    return [min(values), *statistics.quantiles(values, method="inclusive"), max(values)]
+
+
+def of_memory(sizes: Iterable[int]) -> dict[str, Any]:
+    """Measure what the views take, at most, over so many connections, both ends."""
+    made: dict[str, Any] = {}
+    for connections in sizes:
+        with namespace("bench") as ns:
+            ns.sysctl("ipv4/ip_local_port_range", "1024 65000")
+            with crowd(ns, connections):
+                views = {view: peak_mb(ns, view) for view in ("census", "ports", "leaks")}
+        made[f"{2 * connections} sockets"] = views
+    return made
+
+
+def peak_mb(ns: Namespace, view: str) -> float:
+    """Return how large the process of a view ever was, after three looks."""
+    command = [sys.executable, "-m", "tracer", view, "--json", "--watch", "0.2"]
+    with subprocess.Popen(
+        [*command, "--netns", ns.name], stdout=subprocess.PIPE, text=True, cwd=ROOT
+    ) as process:
+        assert process.stdout is not None
+        totals = (line for line in process.stdout if "took_ns" in line or "_total" in line)
+        for _ in range(3):
+            next(totals)
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        process.terminate()
+        process.stdout.read()
+    line = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
+    return round(int(line.split()[1]) / 1024, 1)
 
 
 @contextmanager
@@ -163,7 +221,7 @@ def main() -> None:
     parser.add_argument("--connections", type=int, default=50_000)
     parser.add_argument("--requests", type=int, default=100_000)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--only", choices=["time_wait", "owners", "traffic"])
+    parser.add_argument("--only", choices=["time_wait", "owners", "traffic", "memory"])
     wished = parser.parse_args()
     load.build()
     with CensusSource(CensusSource.load()) as source:
@@ -174,6 +232,7 @@ def main() -> None:
             "traffic": lambda: of_traffic(
                 source, wished.connections // 10, wished.requests, wished.rounds
             ),
+            "memory": lambda: of_memory((500, wished.connections // 10, wished.connections)),
         }
         for name in [wished.only] if wished.only else tests:
             print(json.dumps({name: tests[name]()}), flush=True)

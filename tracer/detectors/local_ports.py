@@ -16,6 +16,7 @@ import numpy as np
 
 from tracer.census import REMAINING_STEP_S, REMAINING_STEPS
 from tracer.detectors.finding import Severity
+from tracer.detectors.port_openers import PortOpeners
 from tracer.detectors.port_users import PortUser, PortUsers
 from tracer.detectors.rows import text_of
 from tracer.why_facts import duration
@@ -67,6 +68,8 @@ class PortsFinding:
     fin_wait2: int
     users: tuple[PortUser, ...]
     """Who has most of the open connections; empty when the census was not asked."""
+    openers: tuple[PortUser, ...]
+    """Who opened most connections that ended while closes were followed."""
     remaining: tuple[int, ...]
     """Of the TIME_WAITs, how many end within 5 s, 10 s, … 60 s."""
     capacity: int | None
@@ -82,9 +85,12 @@ class PortsFinding:
 
 
 class LocalPorts:
-    """Judges censuses as they come; each stands alone."""
+    """Judges censuses as they come; each stands alone. `openers` know the closes."""
 
     name: Final = "local_ports"
+
+    def __init__(self, openers: PortOpeners | None = None) -> None:
+        self._openers = openers or PortOpeners()
 
     def look(self, census: Census) -> tuple[PortsFinding, ...]:
         """Return the destinations, those that run out first, then the fullest."""
@@ -99,7 +105,9 @@ class LocalPorts:
         users = PortUsers(census)
         order = np.lexsort((-rows["in_range"].astype(np.int64), -share, exhausted_s))
         return tuple(
-            _finding(rows[i], capacity[i], bool(reused[i]), float(exhausted_s[i]), users)
+            _finding(
+                rows[i], capacity[i], bool(reused[i]), float(exhausted_s[i]), users, self._openers
+            )
             for i in order[:FINDINGS_MAX]
         )
 
@@ -181,6 +189,7 @@ def _finding(
     reused: bool,
     exhausted_s: float,
     users: PortUsers,
+    openers: PortOpeners,
 ) -> PortsFinding:
     limit = None if capacity == NEVER else int(capacity)
     taken, family = int(row["in_range"]), int(row["family"])
@@ -202,6 +211,7 @@ def _finding(
         time_wait=time_wait,
         fin_wait2=int(row["fin_wait2"]),
         users=users.of(row),
+        openers=openers.of(row),
         remaining=tuple(row["remaining"].tolist()),
         capacity=limit,
         available=None if limit is None else max(0, limit - taken),

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 GROUPS_MAX: Final = 4_000  # holders and destinations that become objects; the largest
 NAMED_MAX: Final = 3
 
-_Destination: TypeAlias = tuple[int, bytes, bytes, int]
+Destination: TypeAlias = tuple[int, bytes, bytes, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,17 +34,17 @@ class PortUsers:
     """The users of a census by (netns, laddr, raddr, rport)."""
 
     def __init__(self, census: Census) -> None:
-        self._users: dict[_Destination, list[PortUser]] = {}
+        self._users: dict[Destination, list[PortUser]] = {}
         rows = census.users
         most_first = np.argsort(-rows["count"].astype(np.int64), kind="stable")
         for row in rows[most_first[:GROUPS_MAX]]:
-            users = self._users.setdefault(_destination(row), [])
+            users = self._users.setdefault(destination_of(row), [])
             if len(users) < NAMED_MAX:
                 users.append(PortUser(_holder(row), int(row["count"])))
 
     def of(self, row: npt.NDArray[np.void]) -> tuple[PortUser, ...]:
         """Return who has most connections to the destination of a row of PORTS."""
-        return tuple(self._users.get(_destination(row), ()))
+        return tuple(self._users.get(destination_of(row), ()))
 
 
 def _holder(row: npt.NDArray[np.void]) -> Holder:
@@ -52,6 +52,7 @@ def _holder(row: npt.NDArray[np.void]) -> Holder:
     return Holder(pid=int(row["tgid"]), comm=name, start_ns=began_ns)
 
 
-def _destination(row: npt.NDArray[np.void]) -> _Destination:
+def destination_of(row: npt.NDArray[np.void]) -> Destination:
+    """Return what names the destination of a row of PORTS or USERS."""
     ends = row["laddr"].tobytes(), row["raddr"].tobytes()
     return (int(row["netns"]), *ends, int(row["rport"]))

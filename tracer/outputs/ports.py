@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from tracer.census import Census
     from tracer.detectors.local_ports import PortsFinding
     from tracer.detectors.port_failures import PortFailure
+    from tracer.detectors.port_users import PortUser
     from tracer.detectors.time_wait import TimeWaitFinding, TimeWaitTotal
 
     PortCell = Callable[[PortsFinding], str]
@@ -126,8 +127,14 @@ def _sources_matter(chosen: Sequence[PortsFinding]) -> bool:
     return any(len(addrs) > 1 for addrs in sources.values())
 
 
+# Short connections are open at no census: then who opened those that have ended.
 def _users(finding: PortsFinding) -> str:
-    return form.who([user.holder for user in finding.users], len(finding.users))
+    users = finding.users or finding.openers
+    return form.who([user.holder for user in users], len(users))
+
+
+def _users_json(users: Sequence[PortUser]) -> list[dict[str, Any]]:
+    return [{"pid": u.holder.pid, "comm": u.holder.comm, "count": u.count} for u in users]
 
 
 def _left(finding: PortsFinding) -> str:
@@ -195,10 +202,8 @@ def _port_json(f: PortsFinding, names: dict[int, str]) -> dict[str, Any]:
         "in_use": f.in_use,
         "time_wait": f.time_wait,
         "fin_wait2": f.fin_wait2,
-        "users": [
-            {"pid": user.holder.pid, "comm": user.holder.comm, "count": user.count}
-            for user in f.users
-        ],
+        "users": _users_json(f.users),
+        "openers": _users_json(f.openers),
         "remaining": list(f.remaining),
         "capacity": f.capacity,
         "available": f.available,
