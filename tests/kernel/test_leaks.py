@@ -265,6 +265,24 @@ def test_command_line(ns: Namespace) -> None:
         assert "all younger" in run("--older", "3600")
 
 
+def test_age_is_exact_when_it_was_seen(ns: Namespace) -> None:
+    """What enters CLOSE_WAIT while a view runs; an upper bound that is the lower one."""
+    command = [sys.executable, "-m", "tracer", "leaks", "--json", "--watch", "0.2"]
+    command += ["--older", "0.5", "--sockets", "1", "--netns", ns.name]
+    with Service(ns, "forgets") as service:
+        view = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        assert view.stdout is not None
+        lines = view.stdout
+        with lines:
+            assert json.loads(lines.readline())["sockets"] == 0
+            visit(ns, service.port)
+            told = until(lambda: json.loads(lines.readline()), lambda one: "verdict" in one)
+            view.send_signal(signal.SIGINT)
+        assert view.wait(10) == 0
+    (socket_,) = told["sockets"]
+    assert socket_["age_s"] == socket_["age_at_most_s"] == told["oldest_at_most_s"]
+
+
 def test_running_view_ends_with_0(ns: Namespace) -> None:
     """SIGINT is how a view is meant to end."""
     command = [sys.executable, "-m", "tracer", "leaks", "--json", "--watch", "0.1"]

@@ -143,28 +143,49 @@ def test_who_closes_first_pays(
     until(owned, lambda seen: seen == {(30_000, None): 7, (None, 30_000): 5})
 
 
-def test_failing_connect_is_counted(ns: Namespace, server: socket.socket) -> None:
-    """The command line tells who found no port, how often, and for where."""
+@contextlib.contextmanager
+def watching(ns: Namespace) -> Iterator[subprocess.Popen[str]]:
+    """A running view of ports, which has looked once; it ends with 0."""
     command = [sys.executable, "-m", "tracer", "ports", "--json", "--watch", "0.2"]
     view = subprocess.Popen(
         [*command, "--netns", ns.name], cwd=ROOT, stdout=subprocess.PIPE, text=True
     )
     assert view.stdout is not None
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(view.stdout)
-        stack.callback(view.wait, 10)
-        stack.callback(view.send_signal, signal.SIGINT)
+    with view.stdout:
         assert view.stdout.readline()  # it traces before it looks
+        yield view
+        view.send_signal(signal.SIGINT)
+    assert view.wait(10) == 0
+
+
+def test_who_opened_what_is_in_time_wait(ns: Namespace, server: socket.socket) -> None:
+    """Nobody holds these any more: the records of their closes name the process."""
+    with watching(ns) as view:
+        close_first(ns, server, 5)
+
+        def openers() -> list[dict[str, object]]:
+            assert view.stdout is not None
+            return list(json.loads(view.stdout.readline()).get("openers", ()))
+
+        (opener,) = until(openers, lambda found: bool(found) and found[0]["count"] == 5)
+    assert opener["pid"] == os.getpid()
+
+
+def test_failing_connect_is_counted(ns: Namespace, server: socket.socket) -> None:
+    """The command line tells who found no port, how often, and for where."""
+    with contextlib.ExitStack() as stack:
+        view = stack.enter_context(watching(ns))
         for _ in range(CAPACITY):
             stack.enter_context(client := ns.socket())
             client.connect(server.getsockname())
         for _ in range(3):
             with ns.socket() as client:
                 assert client.connect_ex(server.getsockname()) == errno.EADDRNOTAVAIL
-        failure = until(lambda: json.loads(view.stdout.readline()), _is_third_failure)
+        assert view.stdout is not None
+        lines = view.stdout
+        failure = until(lambda: json.loads(lines.readline()), _is_third_failure)
     assert (failure["raddr"], failure["rport"]) == ("127.0.0.1", 30_000)
     assert (failure["netns"], failure["pid"]) == (ns.inum, os.getpid())
-    assert view.returncode == 0
 
 
 def _is_third_failure(told: dict[str, object]) -> bool:
