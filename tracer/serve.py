@@ -89,6 +89,7 @@ def serve(wishes: ServeWishes) -> None:
             census_helper(source, account, wishes, (sockets.close, web.forget)) as census,
         ):
             kept = give_up(source, account)
+            web.warn()
             _follow(source, web, census, _told(source, sockets.names, account, kept))
 
 

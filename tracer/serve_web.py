@@ -147,6 +147,17 @@ class Web:
             if error.errno not in GONE:
                 tell(f"samples of {len(samples)} bytes not handed over: {error.strerror}")
 
+    def warn(self) -> None:
+        """Tell who could not be started again because the user we are by now cannot read it."""
+        needed = (sys.executable, os.__file__, __file__)
+        hidden = next((path for path in needed if not os.access(path, os.R_OK)), None)
+        if hidden is not None:
+            tell(
+                f"should the web process ever end, this one will end with 1: uid {os.geteuid()} "
+                f"cannot read {hidden}; install fourwave where every user can, as with "
+                "pipx install --global"
+            )
+
     def reload(self) -> None:
         """Let it read its configuration again."""
         with contextlib.suppress(ProcessLookupError):

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -64,6 +65,21 @@ def test_a_new_process_gets_the_last_samples_whole(web: tuple[Web, list[socket.s
     made.show_again()
     assert len(ends) == 2
     assert ends[1].recv(100) == b"samples"
+
+
+def test_a_program_out_of_reach_is_told_at_start(
+    web: tuple[Web, list[socket.socket]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Not when the web process has ended, and it is too late."""
+    web[0].warn()
+    assert not capsys.readouterr().err
+    monkeypatch.setattr(sys, "executable", "/root/out/of/reach")
+    web[0].warn()
+    said = capsys.readouterr().err
+    assert "/root/out/of/reach" in said
+    assert "pipx install --global" in said
 
 
 def test_a_process_too_busy_does_not_stop_the_tracer(web: tuple[Web, list[socket.socket]]) -> None:
