@@ -219,12 +219,15 @@ def _attempt(rows: Rows, ending: Ending) -> Reasons:
     timed_out = ending.err == ETIMEDOUT
     orphaned = ~syn_sent & ~ending.owned & (ending.file == FILE_NONE)
     nothing_left = rows.counts("at_close", "segs_out") == 0
+    # A child with data from its SYN (Fast Open) is not followed before its first change of
+    # state: the tracepoint of the RST came too early. Only tcp_reset() sets this error.
+    reset = ending.received | (~syn_sent & ending.reset_errno)
     return select(
         _ATTEMPT,
         (
             refused & ending.received,
             refused,
-            ending.received,
+            reset,
             ending.err == ECONNABORTED,
             timed_out & ending.user_timeout,
             timed_out,

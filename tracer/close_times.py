@@ -32,6 +32,7 @@ _MERGED: Final = int(AckFate.MERGED)
 _DATA_UNREAD: Final = int(AckFlag.DATA_UNREAD)
 _CLOCK_MAX: Final = 0xFFFF
 _ACTIVE: Final = int(Kind.ACTIVE)
+_SYN_RECV_RESET: Final = int(Reason.SYN_RECV_RESET)
 _DATA_AFTER_CLOSE: Final = int(Reason.DATA_AFTER_CLOSE)
 _DONE: Final = int(SkFlag.DONE)
 
@@ -118,5 +119,7 @@ def _ack_sent(row: Row, verdict: Verdict) -> int:
 
 def _rst_received(row: Row, verdict: Verdict) -> int:
     # To data after close the kernel answers with a RST and calls tcp_reset() on itself:
-    # none came from the peer.
+    # none came from the peer. One whose tracepoint came too early made CLOSE at once.
+    if verdict.reason == _SYN_RECV_RESET:
+        return row.rst_received_ns or row.closed_ns
     return 0 if verdict.reason == _DATA_AFTER_CLOSE else row.rst_received_ns

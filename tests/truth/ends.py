@@ -7,7 +7,7 @@ from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from tests.truth.packets import ACK, FIN, RST
+from tests.truth.packets import ACK, FIN, RST, SYN
 
 if TYPE_CHECKING:
     from tests.truth.packets import Segment, Sent
@@ -27,6 +27,11 @@ class End:
     def end(self, segment: Segment) -> int:
         """Return the relative number after the last byte of a segment of mine."""
         return self.me.end(segment)
+
+    @cached_property
+    def sent_syn(self) -> bool:
+        """Whether I asked for the connection."""
+        return any(s.flags & (SYN | ACK) == SYN for s in self.me.segments)
 
     @cached_property
     def fins(self) -> list[Segment]:

@@ -8,13 +8,26 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.truth.packets import SYN
+from tests.truth.abortive import RESET, await_reset
+from tests.truth.packets import RST, SYN, answer
 from tests.truth.scenario import Expect, Stage, scenario
-from tests.truth.sockets import BACKLOG, TIMEOUT_S, Pair, close_at_eof, close_in_turn, read_exactly
+from tests.truth.sockets import (
+    BACKLOG,
+    TIMEOUT_S,
+    Flavour,
+    Pair,
+    TcpState,
+    close_at_eof,
+    close_in_turn,
+    read_exactly,
+    wait_state,
+)
 from tests.truth.wire import Mode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from tests.truth.netns import Net
 
 IPPROTO_MPTCP = 262
 # Clients send data without a cookie (4), servers take it (0x200): net.ipv4.tcp_fastopen.
@@ -78,6 +91,64 @@ def closed_in_syn_recv(stage: Stage) -> None:
     wire.set_mode(Mode.PASS)
     for pair in pairs:
         close_at_eof(pair.client)
+
+
+@scenario(
+    first=RESET,
+    second=Expect("attempt_failed", cause="peer"),
+    wired=True,
+    both_ways=False,
+)
+def reset_in_syn_recv(stage: Stage) -> None:
+    """TCP Fast Open: the server has the data when a RST takes the SYN back."""
+    wire = stage.wire
+    wire.set_mode(Mode.HOLD, wire.to_client)
+    with stage.sysctl("tcp_fastopen", FAST_OPEN_WITHOUT_COOKIE):
+        pairs = list(fast_pairs(stage))
+    wire.wait_held(wire.to_client, SYN, stage.count)
+    for packet in wire.held(wire.to_client):
+        wire.inject(wire.to_server, answer(packet, RST))
+    for pair in pairs:
+        wait_state(pair.server, TcpState.CLOSE)
+    wire.set_mode(Mode.PASS)
+    for pair in pairs:
+        await_reset(pair.client)
+
+
+@scenario(
+    first=Expect("active", "three_way", "fin", "close"),
+    second=Expect("passive", "three_way", "fin", "close"),
+    wired=True,
+)
+def simultaneous_open(stage: Stage) -> None:
+    """The SYNs cross, nobody listens; the close is as any other."""
+    wire, opener = stage.wire, stage.opener
+    wire.set_mode(Mode.HOLD)
+    for _ in range(stage.count):
+        stage.join(*crossing(opener.net, opener.flavour))
+    for way in (wire.to_server, wire.to_client):
+        wire.wait_held(way, SYN, stage.count)
+    wire.set_mode(Mode.PASS)
+    pairs = stage.joined
+    for pair in pairs:
+        for end in (pair.client, pair.server):
+            wait_state(end, TcpState.ESTABLISHED)
+            end.settimeout(TIMEOUT_S)
+        pair.exchange()
+    close_both(pairs)
+
+
+def crossing(net: Net, flavour: Flavour) -> tuple[socket.socket, socket.socket]:
+    """Return two sockets that connect to each other."""
+    families = flavour.client_family, flavour.server_family
+    sides = net.client, net.server
+    ends = [side.ns.socket(family) for side, family in zip(sides, families, strict=True)]
+    for end, side in zip(ends, sides, strict=True):
+        end.setblocking(False)
+        end.bind((side.address[flavour.family], 0))
+    for end, other in (ends, ends[::-1]):
+        end.connect_ex(other.getsockname())
+    return ends[0], ends[1]
 
 
 @scenario(

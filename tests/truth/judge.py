@@ -15,7 +15,8 @@ because two packets that crossed have no true order there.
   An ACK that was made before that segment and came after it was overtaken, as happens between
   the CPUs of a loopback: four segments left, three told the story. Both are accepted.
 * *A RST with ACK* (and a sequence number) was sent by a socket of its own accord: that end is
-  `abort`, whatever else it received. After keep-alive probes nobody answered it may be `timeout`.
+  `abort`, whatever else it received. After keep-alive probes nobody answered, or long after its
+  FIN was acknowledged, it may be `timeout`.
 * *TIME_WAIT* is held by the first end, by both when the FINs crossed. A FIN that waited behind
   data when the other came leaves a TIME_WAIT, too, and the packets do not show how long it waited.
 * *A RST without ACK* answers a segment, which came before it and before a RST of the peer if
@@ -47,6 +48,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 UNSET = frozenset[str | None]({None})
+# No timer of the socket itself is set to less in FIN_WAIT2.
+FIN_WAIT2_MIN_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +98,8 @@ def judge(connection: Connection) -> list[Truth]:
         return [_truth(connection, client, server, _attempt(server))]
     truths = []
     for me, peer in ((client, server), (server, client)):
-        endings = tuple(_endings(me, peer, connection.segment_bytes))
-        truths.append(_truth(connection, me, peer, endings))
+        endings = [*_endings(me, peer, connection.segment_bytes), *_taken_back(connection, me)]
+        truths.append(_truth(connection, me, peer, tuple(endings)))
     return truths
 
 
@@ -108,7 +111,7 @@ def judge_all(found: Iterable[Connection]) -> list[Truth]:
 def _truth(connection: Connection, me: End, peer: End, endings: tuple[Ending, ...]) -> Truth:
     opened = None
     if connection.whole:
-        opened = "active" if me.me is connection.client else "passive"
+        opened = "active" if me.sent_syn else "passive"
     acked = max(0, peer.max_ack - 1 - (me.fin_acker is not None))
     return Truth(
         connection.family,
@@ -136,6 +139,14 @@ def _established(connection: Connection) -> bool:
     confirmed = any(s.flags & (SYN | ACK | RST) == ACK for s in client.segments)
     # A RST of the client's own accord also comes from an established socket.
     return answered and (confirmed or any(s.flags & RST for s in client.segments))
+
+
+def _taken_back(connection: Connection, me: End) -> list[Ending]:
+    """With data in the SYN a server has a socket before the client's first ACK."""
+    then = next((s for s in connection.client.segments if s.flags & (ACK | RST)), None)
+    if me.sent_syn or then is None or not then.flags & RST:
+        return []
+    return [Ending("attempt_failed", rst_received=True)]
 
 
 def _attempt(server: End) -> tuple[Ending, ...]:
@@ -184,9 +195,16 @@ def _refused_fin(me: End, peer: End, graceful: Ending) -> list[Ending]:
 
 def _aborted(me: End, graceful: Ending) -> list[Ending]:
     abort = Ending("abort", UNSET | _if_two(graceful), _lenient(graceful), rst_sent=True)
-    if me.repeats_unanswered:
+    if me.repeats_unanswered or _waited_in_fin_wait2(me):
         return [abort, Ending("timeout", rst_sent=True)]
     return [abort]
+
+
+def _waited_in_fin_wait2(me: End) -> bool:
+    # Its FIN was acknowledged, and a timer may have lost patience.
+    assert me.active_rst is not None
+    acker = me.fin_acker
+    return acker is not None and me.active_rst.time_s - acker.time_s > FIN_WAIT2_MIN_S
 
 
 def _if_two(graceful: Ending) -> frozenset[str | None]:

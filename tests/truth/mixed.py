@@ -14,6 +14,7 @@ from tests.truth import (
     forged,
     graceful,
     handshakes,
+    oddities,
     process,
     refusals,
     resets,
@@ -31,7 +32,7 @@ __all__ = ["SCENARIOS", "mixed"]
 # Importing a family of scenarios is what enters it.
 FAMILIES = (
     *(graceful, abortive, process, descriptors),
-    *(forged, backlog, resets, refusals, timers, time_wait, handshakes),
+    *(forged, backlog, resets, refusals, timers, time_wait, handshakes, oddities),
 )
 BATCH = 8
 

@@ -200,6 +200,12 @@ class Connection:
         offers = [end.mss_bytes or DEFAULT_MSS_BYTES for end in (self.client, self.server)]
         return min(offers) - TIMESTAMP_OPTION_BYTES
 
+    def has_syn(self, syn: Segment) -> bool:
+        """Tell whether a SYN is one of this connection: repeated, or crossing the first one."""
+        if syn.source == self.client.address:
+            return syn.seq == self.client.isn
+        return self.server.isn in (None, syn.seq)
+
     def add(self, segment: Segment) -> None:
         """Append a segment to the end that sent it."""
         is_client = segment.source == self.client.address
@@ -214,7 +220,7 @@ def connections(segments: Iterable[Segment]) -> list[Connection]:
         key = frozenset((segment.source, segment.target))
         connection = current.get(key)
         opens = segment.flags & (SYN | ACK) == SYN
-        if connection is None or (opens and segment.seq != connection.client.isn):
+        if connection is None or (opens and not connection.has_syn(segment)):
             ends = Sent(segment.source), Sent(segment.target)
             connection = Connection(segment.family, *ends, whole=opens)
             current[key] = connection

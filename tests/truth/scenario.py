@@ -89,7 +89,7 @@ class Stage:
         """Open and accept `count` connections."""
         for _ in range(self.count):
             self.adopt(self.opener.connect())
-        return list(self._pairs)
+        return self.joined
 
     def talked(self) -> list[Pair]:
         """Open `count` connections and let both ends say something."""
@@ -133,6 +133,17 @@ class Stage:
             client.connect_ex(self.opener.target)
             self.note(client, self.opener.target, ends=1)
         return clients
+
+    def join(self, client: socket.socket, server: socket.socket) -> None:
+        """Take over two sockets that connect to each other: nobody accepts."""
+        names = plain(client.getsockname()), plain(server.getsockname())
+        family = self.opener.flavour.family
+        self._pairs.append(Pair(client, server, names, family, self.server_first))
+
+    @property
+    def joined(self) -> list[Pair]:
+        """All connections of which both ends are here."""
+        return list(self._pairs)
 
     @property
     def client_address(self) -> str:

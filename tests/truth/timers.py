@@ -14,10 +14,12 @@ from tests.truth.scenario import Expect, Stage, scenario
 from tests.truth.sockets import (
     DELAYED_ACK_S,
     TIMEOUT_S,
+    TcpState,
     close_at_eof,
     close_with_reset,
     unacked_bytes,
     unsent_bytes,
+    wait_state,
 )
 from tests.truth.wire import Mode, wait_until
 
@@ -175,6 +177,32 @@ def linger2_negative(stage: Stage) -> None:
     for pair in pairs:
         await_reset(pair.second)
     time.sleep(DELAYED_ACK_S)
+
+
+@scenario(first=Expect("abort", cause="fin_wait2_timeout"), second=RESET)
+def linger2_negative_in_fin_wait2(stage: Stage) -> None:
+    """The same where the FIN was acknowledged before: close() itself sends the RST."""
+    pairs = stage.talked()
+    for pair in pairs:
+        pair.first.setsockopt(socket.IPPROTO_TCP, socket.TCP_LINGER2, -1)
+        pair.first.shutdown(socket.SHUT_WR)
+        wait_state(pair.first, TcpState.FIN_WAIT2)
+        pair.first.close()
+        await_reset(pair.second)
+
+
+@scenario(
+    first=Expect("timeout", how="close", cause="fin_wait2_timeout"), second=RESET, mixable=False
+)
+def fin_wait2_timer_resets(stage: Stage) -> None:
+    """As fin_wait2_by_timer, but net.ipv4.tcp_fin_timeout is lowered before the timer looks."""
+    pairs = stage.talked()
+    with stage.sysctl("tcp_fin_timeout", FIN_WAIT2_S):
+        for pair in pairs:
+            pair.first.close()
+        time.sleep(DELAYED_ACK_S)
+    for pair in pairs:
+        wait_state(pair.second, TcpState.CLOSE)
 
 
 @scenario(first=Expect("abort", cause="sock_destroy"), second=RESET, mixable=False)

@@ -664,6 +664,11 @@ ATTEMPTS: list[tuple[str, Made, Reason]] = [
         Reason.SYN_RECV_RESET,
     ),
     (
+        "26 in SYN_RECV, a child not followed yet when the RST came",
+        lambda: b.attempt(old_state=S.SYN_RECV, sk_err=104),
+        Reason.SYN_RECV_RESET,
+    ),
+    (
         "23 in SYN_RECV",
         lambda: b.attempt(
             old_state=S.SYN_RECV, rst_flags=b.ACTIVE_AFTER, close_actor_file_ref=FileRef.NONE
