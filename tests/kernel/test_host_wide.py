@@ -9,38 +9,89 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.truth import bench
-from tests.truth.host_wide import TOO_MANY_ORPHANS
+from tests.truth.host_wide import (
+    NO_MEMORY_AT_CLOSE,
+    TOO_MANY_ORPHANS,
+    TOO_MANY_ORPHANS_IN_TIMER,
+)
 from tests.truth.sockets import Flavour
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from tests.truth.compare import Record
     from tests.truth.netns import Net
+    from tests.truth.scenario import Scenario
     from tests.truth.watch import Watch
-
-pytestmark = pytest.mark.kernel
+    from tests.truth.wire import Wire, WiredNet
 
 ALLOWED = os.environ.get("FOURWAVE_HOST_WIDE") == "1"
-# One of them is the orphan that is too many.
+pytestmark = [
+    pytest.mark.kernel,
+    pytest.mark.skipif(
+        not ALLOWED, reason="lowers net.ipv4.tcp_max_orphans and tcp_mem: FOURWAVE_HOST_WIDE=1"
+    ),
+]
+
+# One of them may be the orphan that is too many.
 CONNECTIONS = 8
+BOTH_WAYS = pytest.mark.parametrize("server_first", [False, True])
 
 
-@pytest.mark.skipif(not ALLOWED, reason="lowers net.ipv4.tcp_max_orphans: FOURWAVE_HOST_WIDE=1")
-@pytest.mark.parametrize("server_first", [False, True])
+def closed(
+    entry: Scenario,
+    net: Net,
+    watch: Watch,
+    folder: Path,
+    *,
+    server_first: bool,
+    wire: Wire | None = None,
+) -> list[Record]:
+    """Play it; return the records of the ends that ran out of memory, all as the packets say."""
+
+    def traffic() -> list[bench.Made]:
+        return entry.run(net, Flavour.V4, CONNECTIONS, server_first=server_first, wire=wire)
+
+    run = bench.run(net, folder, traffic, watch)
+    assert run.report.right, run.report.text(limit=3)
+    found = [record for record in run.records if record["cause"] == "out_of_memory"]
+    assert {record["kind"] for record in found} == {"abort"}
+    assert {record["closer"]["how"] for record in found} == {"close"}
+    return found
+
+
+@BOTH_WAYS
 def test_too_many_orphans(
     server_first: bool, loopback_net: Net, tracer_watch: Watch, tmp_path: Path
 ) -> None:
-    """close() finds the limit reached: a RST, out_of_memory, by the process that closed."""
+    """close() finds the limit reached: a RST, by the process that closed."""
+    entry = TOO_MANY_ORPHANS
+    found = closed(entry, loopback_net, tracer_watch, tmp_path, server_first=server_first)
+    assert len(found) == CONNECTIONS - 1
 
-    def traffic() -> list[bench.Made]:
-        return TOO_MANY_ORPHANS.run(
-            loopback_net, Flavour.V4, CONNECTIONS, server_first=server_first
-        )
 
-    run = bench.run(loopback_net, tmp_path, traffic, tracer_watch)
-    report = run.report
-    assert report.right, report.text(limit=3)
-    aborts = [record for record in run.records if record["kind"] == "abort"]
-    assert len(aborts) == CONNECTIONS - 1
-    assert {record["cause"] for record in aborts} == {"out_of_memory"}
-    assert {record["closer"]["how"] for record in aborts} == {"close"}
+@BOTH_WAYS
+def test_no_memory_at_close(
+    server_first: bool, loopback_net: Net, tracer_watch: Watch, tmp_path: Path
+) -> None:
+    """The same for memory: what was still to be sent is lost."""
+    entry = NO_MEMORY_AT_CLOSE
+    found = closed(entry, loopback_net, tracer_watch, tmp_path, server_first=server_first)
+    assert len(found) == CONNECTIONS
+    assert all(record["data_lost"] and record["unsent_bytes"] for record in found)
+
+
+@BOTH_WAYS
+def test_too_many_orphans_in_a_timer(
+    server_first: bool, wired_net: WiredNet, tracer_watch: Watch, tmp_path: Path
+) -> None:
+    """The retransmission timer of an orphan finds the limit reached; the closer is still known."""
+    found = closed(
+        TOO_MANY_ORPHANS_IN_TIMER,
+        wired_net.net,
+        tracer_watch,
+        tmp_path,
+        server_first=server_first,
+        wire=wired_net.wire,
+    )
+    assert len(found) == CONNECTIONS
