@@ -26,6 +26,15 @@ REMAINING_STEPS: Final = 12
 """TIME_WAIT lasts 60 s (TCP_TIMEWAIT_LEN): twelve steps of five seconds."""
 
 
+def comm_alone(comms: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Return names (rows of bytes) with zeros behind the first zero.
+
+    Before v5.17 a process that renames itself leaves the rest of its longer name there.
+    """
+    ended = np.logical_or.accumulate(comms == 0, axis=-1)
+    return np.where(ended, np.uint8(0), comms)
+
+
 class SocketFlag(IntFlag):
     """SOCKETS.flags."""
 

@@ -63,6 +63,16 @@ def test_kinds_are_counted_per_group() -> None:
     assert sum(counts.failed for counts in total.values()) == 1
 
 
+def test_what_lies_behind_the_name_makes_no_group_of_its_own() -> None:
+    """Before v5.17 the end of a longer name stays behind a shorter one."""
+    made = closes(b.passive(flags=OURS), b.passive(flags=OURS))
+    for row, name in zip(
+        made, (b"web".ljust(16, b"\0"), b"web\0-init".ljust(16, b"\0")), strict=True
+    ):
+        row["closer"]["comm"] = row["opener"]["comm"] = list(name)
+    assert [group.comm for group in counted(made).totals()] == ["web"]
+
+
 def test_services_by_port_destinations_by_address_old_ones_by_neither() -> None:
     served = [b.passive(flags=SERVED, lport=443, rport=50_000 + i) for i in range(3)]
     towards = [b.passive(flags=OURS, lport=40_000 + i) for i in range(2)]

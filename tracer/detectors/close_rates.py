@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 import numpy as np
 
 from tracer.actors import are_known
+from tracer.census import comm_alone
 from tracer.classify import closers_known
 from tracer.close_text import address, comm
 from tracer.detectors.rows import halves, number_groups
@@ -129,7 +130,7 @@ def _who(closes: Records, reasons: Reasons) -> npt.NDArray[np.uint8]:
     opener, closer = closes["opener"], closes["closer"]
     names = np.where(are_known(opener)[:, None], opener["comm"], 0)
     closed = closers_known(closes, reasons)
-    return np.where(closed[:, None], closer["comm"], names).astype(np.uint8)
+    return comm_alone(np.where(closed[:, None], closer["comm"], names).astype(np.uint8))
 
 
 def _group(row: npt.NDArray[np.void], name: npt.NDArray[np.uint8], opened: int) -> CloseGroup:

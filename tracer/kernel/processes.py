@@ -69,10 +69,11 @@ def _nofile(limits: str) -> int | None:
 
 
 # Linux commit f1f1f2569901 ("proc: report open files as size in stat() for /proc/pid/fd")
-# (in v6.2); before that they must be counted.
+# (in v6.2); before that they must be counted, and our own counting is one of ours.
 def _open_fds(folder: Path) -> int | None:
     with suppress(OSError):
-        return folder.stat().st_size or len(os.listdir(folder))  # noqa: PTH208 - names only
+        is_ours = folder.parent.name == str(os.getpid())
+        return folder.stat().st_size or len(os.listdir(folder)) - is_ours  # noqa: PTH208 - names
     return None
 
 

@@ -9,8 +9,18 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
-from tracer.census import OWNERS, PORTS, REMAINING_STEPS, STATES, USERS, Rows
+from tracer.census import (
+    OWNERS,
+    PORTS,
+    REMAINING_STEPS,
+    SOCKETS,
+    STATES,
+    USERS,
+    Rows,
+    comm_alone,
+)
 from tracer.kernel import bpf
+from tracer.kernel.cookies import give_cookies
 from tracer.kernel.maps import take_all
 from tracer.tcp import TcpState
 
@@ -128,12 +138,32 @@ class Walker:
         self._walk = np.frombuffer(self._walk_map, WALK, 1)
         self._wanted_map = _map(fds["map:wanted"], WANTED.itemsize)
         self._wanted = np.frombuffer(self._wanted_map, WANTED, 1)
+        self._gives_cookies = True
 
     def walk(self, netns: int, ports: tuple[int, int] | None, states: Iterable[TcpState]) -> Walk:
         """Walk the namespace the calling thread is in. Raises OSError.
 
         `ports`: its ip_local_port_range. `states`: whose full sockets become rows.
+
+        Before v5.12 the program can give a socket no cookie: the first row without one tells,
+        and all is looked at again. A socket that has none even then is younger than the walk:
+        the next one shows it.
         """
+        states = tuple(states)
+        if not self._gives_cookies:
+            give_cookies(states)
+        walk = self._once(netns, ports, states)
+        named = np.frombuffer(walk.sockets, SOCKETS)["cookie"] != 0
+        if named.all():
+            return walk
+        if self._gives_cookies:
+            self._gives_cookies = False
+            return self.walk(netns, ports, states)
+        return walk._replace(sockets=np.frombuffer(walk.sockets, SOCKETS)[named].tobytes())
+
+    def _once(
+        self, netns: int, ports: tuple[int, int] | None, states: tuple[TcpState, ...]
+    ) -> Walk:
         self._walk[:] = np.zeros(1, WALK)
         first, last = ports or (1, 0)
         self._walk[0]["netns"], self._walk[0]["rows"] = netns, _mask(states)
@@ -153,7 +183,7 @@ class Walker:
         What listens where is known from the walks since the last call. Raises OSError.
         """
         self._wanted[0] = (_mask(rows), _mask(users), 0)
-        owners = np.frombuffer(_read(self._fds["iter:files"]), OWNER_ROW)
+        owners = _named(np.frombuffer(_read(self._fds["iter:files"]), OWNER_ROW))
         take_all(self._fds["map:services"], SERVICE_KEY, FLAG)
         left_out = int(self._wanted[0]["users_left_out"])
         return Held(owners, self._users(), self._homes(), left_out)
@@ -185,7 +215,14 @@ class Walker:
         return {inum: f"/proc/{tgid}/fd/{fd}" for inum, (tgid, fd) in pairs}
 
     def _users(self) -> Rows:
-        return _joined(USERS, *take_all(self._fds["map:users"], USER_KEY, USER_TALLY))
+        return _named(_joined(USERS, *take_all(self._fds["map:users"], USER_KEY, USER_TALLY)))
+
+
+# In place: names without what a longer one left behind them.
+def _named(rows: Rows) -> Rows:
+    comms = rows["comm"].view(("u1", (16,)))
+    rows["comm"] = comm_alone(comms).view("S16")[..., 0]
+    return rows
 
 
 # The columns of both, but for their padding.
