@@ -121,7 +121,7 @@ def listeners(**options: Any) -> None:
 
 
 @click.command()
-@cli_options.options((NETNS,), LOOK_OPTIONS[1:])
+@cli_options.options((cli_options.NETNS,), LOOK_OPTIONS[1:])
 @click.option(
     "--sort",
     type=click.Choice(("sockets", "established", "close_wait", "time_wait")),

@@ -135,7 +135,7 @@ def simultaneous_open(stage: Stage) -> None:
             wait_state(end, TcpState.ESTABLISHED)
             end.settimeout(TIMEOUT_S)
         pair.exchange()
-    close_both(pairs)
+    close_in_turn(pairs)
 
 
 def crossing(net: Net, flavour: Flavour) -> tuple[socket.socket, socket.socket]:
