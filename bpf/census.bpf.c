@@ -22,6 +22,11 @@
 #define SK_FLAG_DEAD 1
 
 BPF_F_TABLE("array", u32, struct walk, walks, 1, BPF_F_MMAPABLE);
+/* Larger than what the kernel buffers of an iterator: PAGE_SIZE << 3. */
+struct unfitting {
+	u8 bytes[PAGE_SIZE << 3];
+};
+BPF_F_TABLE("array", u32, struct unfitting, unfittings, 1, 0);
 BPF_F_TABLE("hash", struct state_key, u64, states, STATES_MAX, BPF_F_NO_PREALLOC);
 BPF_F_TABLE("hash", struct port_key, struct port_tally, ports, PORTS_MAX, BPF_F_NO_PREALLOC);
 
@@ -183,6 +188,31 @@ static __always_inline void take_socket(struct socket_row *row, struct sock *sk,
 		take_traffic(row, tp);
 }
 
+/*
+ * Listening sockets come first. When these are all there is, what would follow is
+ * a search through the hash of all others, which is the whole host's: milliseconds,
+ * for each namespace. A row that does not fit ends the read before that search, so
+ * the last one goes by the walk itself, and something that never fits is written.
+ */
+static __always_inline bool is_all(struct walk *walk, struct socket_row *row)
+{
+	return row->state == TCP_LISTEN && walk->there && walk->listened + 1 == walk->there &&
+	       !walk->handshakes && !row->syn_queue;
+}
+
+static __always_inline void end_walk(u64 *ctx, struct walk *walk, struct socket_row *row)
+{
+	struct bpf_iter_meta *meta = (void *)ctx[0];
+	u32 only = 0;
+	struct unfitting *unfitting = unfittings.lookup(&only);
+
+	if (!unfitting)
+		return;
+	walk->last = *row;
+	walk->ended = 1;
+	bpf_seq_write(meta->seq, unfitting, sizeof(*unfitting));
+}
+
 /* A row that does not fit ends the read, and the kernel shows the socket again
  * at the next: it is counted only once its row is out. */
 static __always_inline bool tell(u64 *ctx, struct walk *walk, struct sock *sk, struct tcp_sock *tp,
@@ -197,7 +227,11 @@ static __always_inline bool tell(u64 *ctx, struct walk *walk, struct sock *sk, s
 	give_cookie(sk);
 	row.cookie = sk->skc_cookie;
 	take_socket(&row, sk, tp, cgroup_id);
-	return !bpf_seq_write(meta->seq, &row, sizeof(row));
+	if (is_all(walk, &row))
+		end_walk(ctx, walk, &row);
+	else if (bpf_seq_write(meta->seq, &row, sizeof(row)))
+		return false;
+	return true;
 }
 
 static __always_inline void on_full(u64 *ctx, struct walk *walk, struct sock *skc)
@@ -217,6 +251,8 @@ static __always_inline void on_full(u64 *ctx, struct walk *walk, struct sock *sk
 	if (state == TCP_LISTEN) {
 		walk->listening[sk->skc_num >> 3] |= 1 << (sk->skc_num & 7);
 		note_service(walk->netns, sk->skc_num);
+		walk->listened++;
+		walk->handshakes += tp->syn_queue;
 		count_state(walk, cgroup_id, state, true);
 		return;
 	}

@@ -126,7 +126,12 @@ struct walk {
 	fw_u32 netns;
 	fw_u32 port_first; /* ip_local_port_range */
 	fw_u32 port_last;
-	fw_u32 rows;		/* mask of 1 << state: which sockets become rows */
+	fw_u32 rows;	   /* mask of 1 << state: which sockets become rows */
+	fw_u32 there;	   /* full sockets of the namespace; 0: not known */
+	fw_u32 listened;   /* of these shown in LISTEN so far */
+	fw_u32 handshakes; /* in the queues of those */
+	fw_u32 ended;	   /* all were shown, `last` was the last */
+	struct socket_row last;
 	fw_u64 states_left_out; /* sockets not counted: their map was full */
 	fw_u64 ports_left_out;
 	fw_u64 minis[2][2]; /* of TIME_WAIT: [substate is TIME_WAIT][inbound] */

@@ -428,6 +428,26 @@ def test_families(source: CensusSource, family: int) -> None:
             assert row["family"] == (4 if family == socket.AF_INET else 6)
 
 
+@pytest.mark.parametrize("count", [1, 2, MANY])
+def test_listening_sockets_alone(source: CensusSource, count: int) -> None:
+    """The walk ends with the last of them, and it is not left out; nor is what follows others."""
+    with contextlib.ExitStack() as stack:
+        ns = stack.enter_context(namespace("listen"))
+        listeners = [stack.enter_context(ns.socket()) for _ in range(count)]
+        for listener in listeners:
+            listener.bind(("127.0.0.1", 0))
+            listener.listen()
+        census = take(source, ns)
+        assert counted(census, ns) == {(10, 10): count}
+        assert len(np.unique(census.sockets["cookie"])) == len(census.sockets) == count
+        assert set(census.sockets["lport"].tolist()) == {
+            listener.getsockname()[1] for listener in listeners
+        }
+        client = stack.enter_context(ns.socket())
+        client.connect(listeners[0].getsockname())
+        assert counted(take(source, ns), ns) == {(10, 10): count, (1, 1): 2}
+
+
 def test_more_rows_than_one_read_takes(source: CensusSource) -> None:
     """A socket whose row did not fit is shown again: it is counted, and written, once."""
     with contextlib.ExitStack() as stack:

@@ -64,8 +64,14 @@ class Mechanism(Protocol):
 
     name: str
 
-    def walk(self, netns: int, ports: tuple[int, int] | None, states: Iterable[TcpState]) -> Walk:
-        """Look at all sockets of the calling thread's namespace."""
+    def walk(
+        self,
+        netns: int,
+        ports: tuple[int, int] | None,
+        states: Iterable[TcpState],
+        there: int | None = None,
+    ) -> Walk:
+        """Look at all sockets of the calling thread's namespace, which are so many."""
 
     def owners(self, rows: Iterable[TcpState], users: Iterable[TcpState]) -> Held:
         """Look at all descriptors of all processes."""
@@ -198,7 +204,7 @@ class CensusSource:
             with netns.entered(inum, path):
                 facts = read_facts(path)
                 if _has_sockets(facts):
-                    walk = self._look.walk(inum, facts.port_range, rows)
+                    walk = self._look.walk(inum, facts.port_range, rows, _there(facts))
                     found.walks.append(walk)
                     found.left_out["states"] += walk.states_left_out
                     found.left_out["ports"] += walk.ports_left_out
@@ -250,6 +256,14 @@ def _only_by_sockets(
 def _in(namespaces: Mapping[int, object], rows: Rows) -> Rows:
     inside: Rows = rows[np.isin(rows["netns"], list(namespaces))]
     return inside
+
+
+# How many full sockets there are; None: mini-sockets besides, or not known.
+def _there(facts: NetnsFacts) -> int | None:
+    counts = facts.sockstat
+    if counts.get("tw") or "inuse" not in counts:
+        return None
+    return counts["inuse"] + counts.get("tcp6_inuse", 0)
 
 
 # A walk goes through the whole hash table, whose size is the host's: milliseconds.

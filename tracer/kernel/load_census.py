@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from tracer.kernel import bpf
@@ -68,6 +69,7 @@ def macros_of(options: dict[str, Any], *, beside_closes: bool = False) -> list[s
         f"-DSTATES_MAX={options['states_max']}",
         f"-DPORTS_MAX={options['ports_max']}",
         f"-DHZ={options['hz']}",
+        f"-DPAGE_SIZE={os.sysconf('SC_PAGESIZE')}",
     ]
 
 

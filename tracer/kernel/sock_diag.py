@@ -57,7 +57,13 @@ class SockDiag:
     def __init__(self) -> None:
         self._inodes: dict[int, _Known] = {}  # what the last walks saw
 
-    def walk(self, netns: int, ports: tuple[int, int] | None, states: Iterable[TcpState]) -> Walk:
+    def walk(
+        self,
+        netns: int,
+        ports: tuple[int, int] | None,
+        states: Iterable[TcpState],
+        there: int | None = None,  # noqa: ARG002 - one dump shows them all
+    ) -> Walk:
         """Look at all sockets of the calling thread's namespace. Raises OSError."""
         wanted = frozenset(states)
         seen = _Seen(netns, range(ports[0], ports[1] + 1) if ports else range(0))

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -25,7 +26,7 @@ from tracer.kernel.maps import take_all
 from tracer.tcp import TcpState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
 __all__ = ("OWNER_ROW", "WALK", "Held", "Walk", "Walker")
 
@@ -35,6 +36,11 @@ WALK: Final = np.dtype(
         ("port_first", "<u4"),
         ("port_last", "<u4"),
         ("rows", "<u4"),
+        ("there", "<u4"),
+        ("listened", "<u4"),
+        ("handshakes", "<u4"),
+        ("ended", "<u4"),
+        ("last", SOCKETS),
         ("states_left_out", "<u8"),
         ("ports_left_out", "<u8"),
         ("minis", "<u8", (2, 2)),
@@ -140,10 +146,17 @@ class Walker:
         self._wanted = np.frombuffer(self._wanted_map, WANTED, 1)
         self._gives_cookies = True
 
-    def walk(self, netns: int, ports: tuple[int, int] | None, states: Iterable[TcpState]) -> Walk:
+    def walk(
+        self,
+        netns: int,
+        ports: tuple[int, int] | None,
+        states: Iterable[TcpState],
+        there: int | None = None,
+    ) -> Walk:
         """Walk the namespace the calling thread is in. Raises OSError.
 
-        `ports`: its ip_local_port_range. `states`: whose full sockets become rows.
+        `ports`: its ip_local_port_range. `states`: whose full sockets become rows. `there`: how
+        many sockets it has, where that can be known; listening ones alone need no long walk.
 
         Before v5.12 the program can give a socket no cookie: the first row without one tells,
         and all is looked at again. A socket that has none even then is younger than the walk:
@@ -152,23 +165,28 @@ class Walker:
         states = tuple(states)
         if not self._gives_cookies:
             give_cookies(states)
-        walk = self._once(netns, ports, states)
+        walk = self._once(netns, ports, states, there)
         named = np.frombuffer(walk.sockets, SOCKETS)["cookie"] != 0
         if named.all():
             return walk
         if self._gives_cookies:
             self._gives_cookies = False
-            return self.walk(netns, ports, states)
+            return self.walk(netns, ports, states, there)
         return walk._replace(sockets=np.frombuffer(walk.sockets, SOCKETS)[named].tobytes())
 
     def _once(
-        self, netns: int, ports: tuple[int, int] | None, states: tuple[TcpState, ...]
+        self,
+        netns: int,
+        ports: tuple[int, int] | None,
+        states: tuple[TcpState, ...],
+        there: int | None,
     ) -> Walk:
         self._walk[:] = np.zeros(1, WALK)
         first, last = ports or (1, 0)
         self._walk[0]["netns"], self._walk[0]["rows"] = netns, _mask(states)
         self._walk[0]["port_first"], self._walk[0]["port_last"] = first, last
-        sockets = _read(self._fds["iter:sockets"])
+        self._walk[0]["there"] = there or 0
+        sockets = self._sockets()
         return Walk(
             self._states(netns),
             self._ports(netns),
@@ -177,13 +195,28 @@ class Walker:
             int(self._walk[0]["ports_left_out"]),
         )
 
+    def _sockets(self) -> bytearray:
+        walk, rows = self._walk[0], bytearray()
+        try:
+            for chunk in _reads(self._fds["iter:sockets"]):
+                rows += chunk
+                if walk["ended"]:
+                    break
+        except OSError as error:  # one that ended with its first row has none to show
+            if error.errno != errno.E2BIG or not walk["ended"]:
+                raise
+        return rows + walk["last"].tobytes() if walk["ended"] else rows
+
     def owners(self, rows: Iterable[TcpState], users: Iterable[TcpState]) -> Held:
         """Return every descriptor of a TCP socket in `rows`; count those in `users`.
 
         What listens where is known from the walks since the last call. Raises OSError.
         """
         self._wanted[0] = (_mask(rows), _mask(users), 0)
-        owners = _named(np.frombuffer(_read(self._fds["iter:files"]), OWNER_ROW))
+        found = bytearray()
+        for chunk in _reads(self._fds["iter:files"]):
+            found += chunk  # it grows in place: pieces to be joined would be held twice
+        owners = _named(np.frombuffer(found, OWNER_ROW))
         take_all(self._fds["map:services"], SERVICE_KEY, FLAG)
         left_out = int(self._wanted[0]["users_left_out"])
         return Held(owners, self._users(), self._homes(), left_out)
@@ -261,11 +294,7 @@ def _map(fd: int, size: int) -> mmap.mmap:
 
 
 # One walk. The kernel ends a read without a byte after a million silent sockets: EAGAIN.
-# A bytearray grows in place: pieces to be joined would be held twice.
-def _read(link_fd: int) -> bytearray:
-    rows = bytearray()
+def _reads(link_fd: int) -> Iterator[bytes]:
     with os.fdopen(bpf.create_iterator(link_fd), "rb", buffering=0) as file:
         while (chunk := file.read(_READ_BYTES)) != b"":
-            if chunk is not None:
-                rows += chunk
-    return rows
+            yield chunk or b""
