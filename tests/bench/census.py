@@ -232,7 +232,9 @@ def main() -> None:
             "traffic": lambda: of_traffic(
                 source, wished.connections // 10, wished.requests, wished.rounds
             ),
-            "memory": lambda: of_memory((500, wished.connections // 10, wished.connections)),
+            "memory": lambda: of_memory(
+                (500, wished.connections // 10, wished.connections, 10 * wished.connections)
+            ),
         }
         for name in [wished.only] if wished.only else tests:
             print(json.dumps({name: tests[name]()}), flush=True)
