@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""In the guest: fourwave's own commands and the kernel tests, once in each mode asked for.
+"""In a guest or another userland: fourwave's commands and the kernel tests, in each mode asked for.
 
 Usage: inside.py FOLDER MODE[,MODE…] [PYTEST ARGUMENT…]; results.json in FOLDER is written after
 every step, and says `complete` at the end.
@@ -18,16 +18,11 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any, Final
 
-FOURWAVE: Final = str(Path(sys.executable).with_name("fourwave"))
-# Modules the networks of the tests are made of; loaded here, as a namespace cannot ask for them.
-MODULES: Final = ("tun", "veth", "bridge", "sch_netem")
+ROOT: Final = Path(__file__).resolve().parents[2]
+FOURWAVE: Final = (sys.executable, "-m", "tracer")
 STEP_S: Final = 2400.0
 TAIL_CHARS: Final = 2000
-ENVIRONMENT: Final = {
-    "FOURWAVE_KERNEL_TESTS": "1",
-    "FOURWAVE_EMULATED": "1",
-    "FOURWAVE_LOADER_TIMEOUT_S": "300",
-}
+ENVIRONMENT: Final = {"FOURWAVE_KERNEL_TESTS": "1"}
 
 Step = dict[str, Any]
 
@@ -36,7 +31,6 @@ def main(argv: list[str]) -> int:
     """Run everything; 0 also when a test failed, which the results say."""
     folder, modes, arguments = Path(argv[1]), argv[2].split(","), argv[3:]
     results: dict[str, Any] = {"version": platform.release(), "modes": {}}
-    subprocess.run(["modprobe", "--all", *MODULES], check=False)
     for mode in modes:
         steps: dict[str, Step] = {}
         results["modes"][mode] = steps
@@ -62,14 +56,14 @@ def write(folder: Path, results: dict[str, Any]) -> None:
 
 def doctor(mode: str, _folder: Path, _arguments: list[str]) -> Step:
     """Return the facts as `fourwave doctor --json` has them."""
-    step, output = run(mode, FOURWAVE, "doctor", "--json")
+    step, output = run(mode, *FOURWAVE, "doctor", "--json")
     step["facts"] = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
     return step
 
 
 def demo(mode: str, _folder: Path, _arguments: list[str]) -> Step:
     """Return whether the demonstration's verdicts were right."""
-    step, _ = run(mode, FOURWAVE, "demo")
+    step, _ = run(mode, *FOURWAVE, "demo")
     return step
 
 
@@ -102,6 +96,7 @@ def run(mode: str, *command: str, quiet: bool = True) -> tuple[Step, str]:
     try:
         done = subprocess.run(
             command,
+            cwd=ROOT,
             env=environment,
             stdout=subprocess.PIPE if quiet else None,
             stderr=subprocess.PIPE if quiet else None,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""kernels.toml: which kernels there are to test on, and why."""
+"""kernels.toml and userlands.toml: which kernels and userlands there are to test on, and why."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ("Kernel", "chosen", "kernels")
+__all__ = ("Kernel", "Userland", "chosen", "kernels", "userlands")
 
 TABLE = Path(__file__).with_name("kernels.toml")
+USERLANDS = Path(__file__).with_name("userlands.toml")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,29 @@ class Kernel:
     why: str
     hooks: tuple[str, ...]
     without: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Userland:
+    """One row: a Debian suite for its BCC (None: this host's), and the resident's Python.
+
+    `resident`: "host" where the suite's own Python is too old for it.
+    """
+
+    python: str
+    why: str
+    suite: str | None = None
+    resident: str = "suite"
+
+    @property
+    def name(self) -> str:
+        """What it is called on the command line and in results/."""
+        return self.suite or f"python-{self.python}"
+
+
+def userlands(table: Path = USERLANDS) -> list[Userland]:
+    """Return every row, in the order of the table."""
+    return [Userland(**row) for row in tomllib.loads(table.read_text())["userland"]]
 
 
 def kernels(table: Path = TABLE) -> list[Kernel]:
