@@ -14,7 +14,7 @@ PYTEST = $(SUDO) env FOURWAVE_KERNEL_TESTS=$(FOURWAVE_KERNEL_TESTS) \
 	$(BIN)/python -m pytest -p no:cacheprovider
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint fmt type unit kernel random golden docs bench bench-census vm vm-all clean setup setup-test setup-bench setup-vm
+.PHONY: help run test lint fmt type unit kernel random golden docs bench bench-census vm vm-all userlands clean setup setup-test setup-bench setup-vm
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -64,8 +64,11 @@ bench-census: setup-bench  ## What a census costs here, beside ss (root, a minut
 vm: setup-vm  ## A part of the kernel tests on each kernel of tests/vm/kernels.toml (K=6.12: on one)
 	@$(AS_USER) $(BIN)/python -m tests.vm.run $(K)
 
-vm-all: setup-vm  ## All of them, with every way to attach (an hour)
-	@$(AS_USER) $(BIN)/python -m tests.vm.run --all $(K)
+vm-all: setup-vm  ## All of them, with every way to see an ACK leave (hours)
+	@$(AS_USER) $(BIN)/python -m tests.vm.run --extent all $(K)
+
+userlands: setup-vm  ## Debian's compilers and Pythons on this kernel (root, debootstrap; U=trixie: one)
+	@$(SUDO) $(BIN)/python -m tests.vm.userlands $(U)
 
 setup:
 	@packaging/prepare run

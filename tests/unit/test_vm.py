@@ -9,8 +9,8 @@ import pytest
 
 from tests.vm import page
 from tests.vm.inside import counted
-from tests.vm.run import selection
-from tests.vm.table import Kernel, chosen, kernels
+from tests.vm.run import EXTENTS, plan_for
+from tests.vm.table import Kernel, Userland, chosen, kernels, userlands
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,7 +20,7 @@ RIGHT = {
     "version": "6.12.1-amd64",
     "suite": "trixie",
     "date": "2026-01-02",
-    "everything": True,
+    "extent": "all",
     "modes": {
         "fentry": {
             "doctor": {"ok": True, "facts": [{"name": "attach", "detail": "6 programs"}]},
@@ -78,12 +78,13 @@ def test_the_page_tells_of_each_kernel() -> None:
 
 def test_what_a_kernel_cannot_run_is_left_out_and_told() -> None:
     row = Kernel("5.10", ("bullseye",), "old", ("fentry",), {"multipath": "no MPTCP"})
-    assert selection(row, everything=True)[-1] == "not under_load and not multipath"
+    plan = plan_for(row, EXTENTS["all"])
+    assert plan == {"fentry": ["tests/kernel", "-k", "not under_load and not multipath"]}
     assert "- multipath: no MPTCP" in page.text([(row, None)])
 
 
 def test_a_kernel_that_cannot_be_had_is_on_the_page() -> None:
-    missing = {"error": "trixie: not found", "date": "2026-01-02", "everything": False}
+    missing = {"error": "trixie: not found", "date": "2026-01-02", "extent": "few"}
     assert "| **trixie: not found** |" in page.text([(ROW, missing)])
 
 
@@ -97,6 +98,29 @@ def test_a_junit_file_is_counted(tmp_path: Path) -> None:
     assert counted(tmp_path / "none.xml") == {"passed": 0, "failed": {}, "skipped": {}}
 
 
+def test_every_mode_has_its_tests() -> None:
+    """The first mode all of its extent, the others what a hook could change; `ci` one mode."""
+    few, full = plan_for(ROW, EXTENTS["few"]), plan_for(ROW, EXTENTS["all"])
+    assert list(few) == list(full) == ["fentry", "kprobe"]
+    assert "four_way or" not in few["fentry"][-1]
+    assert "four_way or" in few["kprobe"][-1]
+    assert full["fentry"] == full["kprobe"]
+    assert list(plan_for(ROW, EXTENTS["ci"])) == ["fentry"]
+
+
+def test_the_page_tells_of_each_userland() -> None:
+    trixie = Userland("3.13", "Debian 13", "trixie")
+    other = Userland("3.12", "between")
+    assert (trixie.name, other.name) == ("trixie", "python-3.12")
+    text = page.text([], [(trixie, {**RIGHT, "extent": ""}), (other, None)])
+    assert "| trixie | 3.13 | Debian 13 | 6 programs | 5 passed, 0 failed | 2026-01-02 |" in text
+    assert "| this host's | 3.12 | between |  | never run |  |" in text
+
+
+def test_every_userland_says_why() -> None:
+    assert all(row.why for row in userlands())
+    assert {row.python for row in userlands()} == {"3.11", "3.12", "3.13", "3.14"}
+
+
 def test_the_page_is_the_one_made_from_the_results() -> None:
-    rows = [(kernel, page.last(kernel.release)) for kernel in kernels()]
-    assert page.PAGE.read_text() == page.text(rows)
+    assert page.PAGE.read_text() == page.page()

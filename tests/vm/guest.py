@@ -18,9 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from tests.vm.debian import Boot
+    from tests.vm.table import Plan
 
 __all__ = ("ROOT", "GuestError", "run")
 
@@ -39,15 +38,15 @@ class GuestError(Exception):
     """The guest did not come to its end; the text says how far it came."""
 
 
-def run(boot: Boot, inside: Sequence[str], folder: Path, deadline_s: float) -> dict[str, Any]:
-    """Boot, run inside.py with these arguments, return its results. Raises GuestError.
+def run(boot: Boot, plan: Plan, folder: Path, deadline_s: float) -> dict[str, Any]:
+    """Boot, run inside.py with this plan, return its results. Raises GuestError.
 
     `folder` takes the results and the console's log.
     """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     log = folder / "console.log"
-    command = _command(boot, inside, folder)
+    command = _command(boot, plan, folder)
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     with log.open("wb") as output:
         guest = subprocess.Popen(
@@ -68,10 +67,10 @@ def run(boot: Boot, inside: Sequence[str], folder: Path, deadline_s: float) -> d
     return _results(folder, log)
 
 
-def _command(boot: Boot, inside: Sequence[str], folder: Path) -> list[str]:
+def _command(boot: Boot, plan: Plan, folder: Path) -> list[str]:
     shared = {f"{SHARED}/{number}": path for number, path in enumerate(_folders())}
     mounts = [f"{guest}={host}" for guest, host in shared.items()]
-    program = [sys.executable, "-m", "tests.vm.inside", RESULTS, *inside]
+    program = [sys.executable, "-m", "tests.vm.inside", RESULTS, json.dumps(plan)]
     environment = ["env", "-C", str(ROOT), *EMULATED]
     script = [str(ROOT / "tests/vm/guest.sh"), *mounts, "--", *environment, *program]
     return [

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """In a guest or another userland: fourwave's commands and the kernel tests, in each mode asked for.
 
-Usage: inside.py FOLDER MODE[,MODE…] [PYTEST ARGUMENT…]; results.json in FOLDER is written after
-every step, and says `complete` at the end.
+Usage: inside.py FOLDER PLAN; the plan is JSON: pytest's arguments by mode. results.json in FOLDER
+is written after every step, and says `complete` at the end.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ Step = dict[str, Any]
 
 def main(argv: list[str]) -> int:
     """Run everything; 0 also when a test failed, which the results say."""
-    folder, modes, arguments = Path(argv[1]), argv[2].split(","), argv[3:]
+    folder, plan = Path(argv[1]), json.loads(argv[2])
     results: dict[str, Any] = {"version": platform.release(), "modes": {}}
-    for mode in modes:
+    for mode, arguments in plan.items():
         steps: dict[str, Step] = {}
         results["modes"][mode] = steps
         for name, step in (("doctor", doctor), ("demo", demo), ("tests", tests)):
@@ -71,7 +71,7 @@ def tests(mode: str, folder: Path, arguments: list[str]) -> Step:
     """Return pytest's counts, and each failure and skip with its reason."""
     report = folder / f"{mode}.xml"
     pytest = (sys.executable, "-m", "pytest", "-p", "no:cacheprovider", f"--junitxml={report}")
-    step, _ = run(mode, *pytest, *(arguments or ["tests/kernel"]), quiet=False)
+    step, _ = run(mode, *pytest, *arguments, quiet=False)
     return {**step, **counted(report)}
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""docs/kernels.md, made from kernels.toml and the last results of each kernel."""
+"""docs/kernels.md, made from kernels.toml, userlands.toml and the last results of each row."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from tests.vm.table import kernels
+from tests.vm.table import kernels, userlands
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.vm.table import Kernel
+    from tests.vm.table import Kernel, Userland
 
-__all__ = ("failures", "keep", "text", "write")
+__all__ = ("failures", "keep", "page", "text", "write")
 
 PAGE: Final = Path(__file__).resolve().parents[2] / "docs/kernels.md"
 RESULTS: Final = Path(__file__).with_name("results")
@@ -23,11 +23,21 @@ SHOWN: Final = ("attach", "ACK of the FIN", "reset reasons", "interrupted progra
 HEAD: Final = """\
 # Kernels fourwave is tested on
 
-Made by `make vm` and `make vm-all` from tests/vm/kernels.toml and the last results; not written
-by hand. Each kernel is Debian's own, booted in an emulated machine with two processors; inside,
-`fourwave doctor`, `fourwave demo` and the tests in tests/kernel run, the packets being the judge.
-A test that could not run counts as failed.
+Made by `make vm`, `make vm-all` and `make userlands` from tests/vm/kernels.toml, userlands.toml
+and the last results; not written by hand. Each kernel is Debian's own, booted in an emulated
+machine with two processors; inside, `fourwave doctor`, `fourwave demo` and tests in tests/kernel
+run, the packets being the judge. A test that could not run counts as failed.
 
+`few` is what `make vm` runs: every kind of close one way round, spoilt paths, censuses; and with
+each further way to see the ACK of the FIN leave, the closes it matters to. `all` is `make vm-all`.
+
+"""
+USERLANDS_HEAD: Final = """\
+# Compilers and Pythons
+
+A Debian suite's own BCC loads the programs into this host's kernel; the resident runs in the
+suite's Python where that is new enough. tests/unit, as far as it is about Python, and some of
+tests/kernel run there.
 """
 
 Results = dict[str, Any]
@@ -61,15 +71,53 @@ def failures(results: Results) -> Iterator[str]:
 
 def write() -> None:
     """Write the page."""
-    PAGE.write_text(text([(kernel, last(kernel.release)) for kernel in kernels()]))
+    PAGE.write_text(page())
 
 
-def text(rows: list[tuple[Kernel, Results | None]]) -> str:
-    """Return the page: a table of all kernels, then what each one allows."""
+def page() -> str:
+    """Return the page as the tables and the last results have it."""
+    return text(
+        [(kernel, last(kernel.release)) for kernel in kernels()],
+        [(userland, last(userland.name)) for userland in userlands()],
+    )
+
+
+def text(
+    rows: list[tuple[Kernel, Results | None]],
+    others: list[tuple[Userland, Results | None]] | None = None,
+) -> str:
+    """Return the page: a table of all kernels, what each one allows, and one of userlands."""
     head = ["| kernel | Debian's version | why | tests | when |", "|---|---|---|---|---|"]
     table = [_row(kernel, results) for kernel, results in rows]
     sections = [line for kernel, results in rows for line in _section(kernel, results)]
-    return HEAD + "\n".join([*head, *table, "", *sections]).rstrip() + "\n"
+    beyond = [*_userlands(others), ""] if others else []
+    return HEAD + "\n".join([*head, *table, "", *sections, *beyond]).rstrip() + "\n"
+
+
+def _userlands(rows: list[tuple[Userland, Results | None]]) -> Iterator[str]:
+    yield USERLANDS_HEAD
+    yield "| suite | Python | why | programs loaded by | tests | when |"
+    yield "|---|---|---|---|---|---|"
+    for userland, results in rows:
+        yield " ".join(f"| {cell}" for cell in _cells(userland, results)) + " |"
+
+
+def _cells(userland: Userland, results: Results | None) -> tuple[str, ...]:
+    place = userland.suite or "this host's"
+    python = userland.python if userland.resident == "suite" else f"{userland.python}, this host's"
+    if results is None:
+        return place, python, userland.why, "", "never run", ""
+    attach = _facts(results, "attach")
+    return place, python, userland.why, attach, _verdict(results), results["date"]
+
+
+# "6 programs by tp_btf, BCC 0.31.0 of /usr/bin/python3, compiled now"
+def _facts(results: Results, name: str) -> str:
+    modes: Results = results.get("modes", {})
+    steps: Results = next(iter(modes.values()), {})
+    found = [fact for fact in steps.get("doctor", {}).get("facts", []) if fact["name"] == name]
+    detail = " ".join(found[0]["detail"].split()) if found else ""
+    return detail.partition(", compiled")[0]
 
 
 def _row(kernel: Kernel, results: Results | None) -> str:
@@ -87,8 +135,8 @@ def _verdict(results: Results) -> str:
     steps = [step for mode in results["modes"].values() for step in mode.values()]
     passed = sum(step.get("passed", 0) for step in steps)
     wrong = len(list(failures(results)))
-    extent = "all" if results["everything"] else "a part"
-    return f"{passed} passed, {wrong} failed ({extent})"
+    extent = f" ({results['extent']})" if results["extent"] else ""
+    return f"{passed} passed, {wrong} failed{extent}"
 
 
 def _section(kernel: Kernel, results: Results | None) -> Iterator[str]:

@@ -6,15 +6,19 @@ from __future__ import annotations
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ("Kernel", "Userland", "chosen", "kernels", "userlands")
+__all__ = ("Kernel", "Plan", "Userland", "chosen", "kernels", "userlands")
 
 TABLE = Path(__file__).with_name("kernels.toml")
 USERLANDS = Path(__file__).with_name("userlands.toml")
+
+
+Plan: TypeAlias = dict[str, list[str]]
+"""Pytest's arguments by mode: how the ACK of the FIN may be seen."""
 
 
 @dataclass(frozen=True, slots=True)
