@@ -51,7 +51,7 @@ MAY_IMPORT: Final[dict[str, tuple[str, ...]]] = {
     "detectors": (*PURE, "census"),
     "aggregator": (*PURE, "detectors", "tally"),
     # the edges: a kernel, a file, a screen
-    "kernel": (*FACTS, "privileges"),
+    "kernel": (*FACTS, "privileges", "confinement"),
     "recording": FACTS,
     "outputs": (*PURE, "census", "aggregator", "detectors"),
     # the loop, and what drives it
@@ -61,6 +61,7 @@ MAY_IMPORT: Final[dict[str, tuple[str, ...]]] = {
     "explain": (*PURE, "aggregator", *EDGES, "session", "runs"),
     "privileges": ("errors",),
     "memory": (),
+    "confinement": (),
     "serve": (
         *PURE,
         "detectors",
@@ -73,7 +74,7 @@ MAY_IMPORT: Final[dict[str, tuple[str, ...]]] = {
         "__init__",
     ),
     # another process: it shows samples, and reaches neither kernel nor session
-    "web": ("errors", "metrics", "samples", "outputs", "privileges", "memory"),
+    "web": ("errors", "metrics", "samples", "outputs", "privileges", "memory", "confinement"),
     "cli": (*FACTS, "runs", "demo", "explain", "serve", "__init__"),
     "__main__": ("cli",),
 }
@@ -90,6 +91,7 @@ ONLY_IN: Final = {
     "tornado": ("web",),
     "yaml": ("web",),
     "bcrypt": ("web",),
+    "landlockpy": ("confinement",),
 }
 
 # The program that the distribution's own Python runs.

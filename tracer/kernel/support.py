@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tracer import privileges
+from tracer import confinement, privileges
 from tracer.errors import HostError
 from tracer.kernel import capabilities
 from tracer.kernel.cgroups import CgroupPaths
@@ -49,6 +49,7 @@ def _standing_facts() -> Iterator[Fact]:
     yield _lockdown()
     yield _bcc_python()
     yield _cgroup2()
+    yield _confined()
 
 
 def _privilege() -> Fact:
@@ -98,6 +99,15 @@ def _cgroup2() -> Fact:
         return Fact("cgroup2", True, "mounted: units and containers are named")
     remedy = "mount -t cgroup2 none /sys/fs/cgroup/unified"
     return Fact("cgroup2", None, "not mounted: closes carry no unit or container", remedy)
+
+
+def _confined() -> Fact:
+    abi, reason = confinement.version()
+    if reason is not None:
+        remedy = "pip install landlockpy, on a kernel with Landlock (Linux 5.13, lsm=…,landlock)"
+        return Fact("web process", None, f"reads what its user can: {reason}", remedy)
+    then = "begins no connection" if abi >= confinement.NETWORK_ABI else "may connect (before 6.7)"
+    return Fact("web process", True, f"Landlock {abi}: reads its own code, writes nothing, {then}")
 
 
 def _trial_facts() -> Iterator[Fact]:

@@ -14,9 +14,11 @@ import logging
 import signal
 import socket
 import sys
+from pathlib import Path
 from typing import Any, Final
 
 from tracer import memory, privileges, samples
+from tracer.confinement import confine, own_code
 from tracer.errors import FourwaveError, UsageError, WireError
 from tracer.web import config
 from tracer.web.server import Site, listen, make_server
@@ -40,6 +42,8 @@ def main(options: dict[str, Any]) -> int:
             channel.send(json.dumps(report).encode())
             return error.exit_code
         memory.settle()
+        # Certificates may be anywhere, and a renewed one somewhere else.
+        confine({Path("/")} if options["config"] else own_code())
         asyncio.run(serve(options, chosen, channel))
     return 0
 
