@@ -82,6 +82,7 @@ def serve(wishes: ServeWishes) -> None:
     account = privileges.account(wishes.user)
     with listen(wishes.addresses) as sockets, Web(sockets, wishes.web_config, account) as web:
         import_all()
+        memory.settle()
         web.wait_ready()
         # From here on the ring fills: no waiting until it is read.
         with (

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import os
 import signal
 from typing import TYPE_CHECKING, Final
 
-from tracer import memory
 from tracer.errors import FourwaveError
 from tracer.runs import tell
 
@@ -29,7 +29,7 @@ class Child:
 
         Signals that end or reload the service, or come from a terminal, are ignored there.
         """
-        memory.settle()  # pages that neither side writes to stay shared
+        gc.freeze()  # pages that the collector does not write to stay shared
         self.pid = os.fork()
         if not self.pid:
             _work(name, work)

@@ -27,6 +27,12 @@ if TYPE_CHECKING:
     from tracer.samples import Labels, Samples
 
 HANDSHAKES: Final = ("four_way", "three_way", "simultaneous", "none")
+BROKEN: Final = {
+    "four_way": "four_<wbr>way",
+    "three_way": "three_<wbr>way",
+    "simultaneous": "simul&shy;taneous",
+}
+"""Where a heading may go on below when the page is narrow."""
 LEAKS_SHOWN: Final = 10
 # Escapes what it is given: names are anybody's bytes.
 TEMPLATE: Final = Template(
@@ -58,7 +64,7 @@ def as_html(samples: Samples | None) -> bytes:
         since=duration(max(0, round((time.time() - samples.created_s) * 1e6))),
         total=int(sum(closes.values())),
         kinds=_table(closes),
-        handshakes=HANDSHAKES,
+        handshakes=[BROKEN.get(shake, shake) for shake in HANDSHAKES],
         shares=_shares(closes),
         resets=_ranked(_values(samples, RESETS)),
         lost={where: int(count) for (where,), count in _values(samples, LOST_RECORDS).items()},
