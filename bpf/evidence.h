@@ -160,6 +160,8 @@ static __always_inline void take_end(struct conn_record *conn, struct sock *sk, 
 	conn->bytes_received = tp->bytes_received;
 	conn->cgroup_id = cgroup_of(sk);
 	conn->uid = sk->sk_uid;
+	if (tp->repair)
+		conn->flags |= CONN_REPAIR;
 	if (sk->sk_drops)
 		conn->flags |= CONN_DROPPED;
 	if (is_mptcp_subflow(tp))

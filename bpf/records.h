@@ -51,6 +51,7 @@ enum conn_flag {
 	CONN_DROPPED = 1 << 9,	       /* a segment of the peer's was dropped: one that came
 					 * twice, or one there was no memory for */
 	CONN_SIGPIPE = 1 << 10,	       /* a send on this socket raised SIGPIPE */
+	CONN_REPAIR = 1 << 11,	       /* in repair mode (TCP_REPAIR) at CLOSE */
 };
 
 /* What sk->sk_socket->file was when somebody acted on the socket. */

@@ -26,6 +26,7 @@ ESTABLISHED, CLOSE_WAIT = int(TcpState.ESTABLISHED), int(TcpState.CLOSE_WAIT)
 SYN_SENT, SYN_RECV = int(TcpState.SYN_SENT), int(TcpState.SYN_RECV)
 HAS_REASON = int(RstFlag.HAS_REASON)
 FILE_NONE, FILE_ALIVE = int(FileRef.NONE), int(FileRef.ALIVE)
+REPAIR = int(ConnFlag.REPAIR)
 MPTCP_SUBFLOW = int(ConnFlag.MPTCP_SUBFLOW)
 
 UNDECIDED = Reason.NOT_A_CLOSE
@@ -163,6 +164,7 @@ _BY_APPLICATION = codes(
     Reason.OUT_OF_MEMORY_AT_CLOSE,
     Reason.NO_ERROR_NO_RST,
     Reason.LISTENER_CLOSED,
+    Reason.REPAIR,
     Reason.UNREAD_DATA,
     Reason.LINGER_ZERO,
     Reason.DISCONNECT,
@@ -187,6 +189,7 @@ def _by_application(rows: Rows, ending: Ending) -> Reasons:
             ending.dead & ending.owned & rst_after,
             ending.dead & ~ending.active & ~ending.reply,
             ~ending.dead & ~ending.owned & never_accepted & rst_after,
+            closing & rows.has("flags", REPAIR),
             closing & unread,
             closing & ending.lingers_not,
             ~ending.dead & ending.owned & (ending.file == FILE_ALIVE),

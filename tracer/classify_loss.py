@@ -48,6 +48,7 @@ def _by_reason() -> Losses:
     table = np.full(256, NULL, np.uint8)
     for reason, rule in RULES.items():
         table[reason] = _BY_KIND.get(rule.kind, NULL)
+    table[Reason.REPAIR] = NULL  # it may live on elsewhere
     return table
 
 

@@ -30,8 +30,9 @@ _RST_CAME: Final = (
     Reason.SYN_RECV_RESET,
 )
 _RECEIVED: Final = np.isin(np.arange(256), [int(reason) for reason in _RST_CAME])
-# An abort whose RST was not seen is one all the same: the rule proved it.
+# An abort whose RST was not seen is one all the same: the rule proved it. Repair mode sends none.
 _SENT: Final = column_of("kind") == int(Kind.ABORT)
+_SENT[Reason.REPAIR] = False
 _EITHER: Final = _RECEIVED | _SENT
 
 

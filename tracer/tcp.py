@@ -108,6 +108,7 @@ class Cause(Labelled):
     NO_LISTENER = 11
     PEER = 12
     UNKNOWN = 13
+    REPAIR = 14
 
 
 class AckFate(Labelled):
@@ -188,6 +189,7 @@ class ConnFlag(IntFlag):
     OLD_ANSWERED = 1 << 8
     DROPPED = 1 << 9
     SIGPIPE = 1 << 10
+    REPAIR = 1 << 11
 
 
 class FileRef(IntEnum):

@@ -92,6 +92,7 @@ class Reason(IntEnum):
     SOCK_DESTROY = 57
     LISTENER_CLOSED = 58
     ABORT_UNEXPLAINED = 59
+    REPAIR = 60
     # reset
     RST_RECEIVED = 70
     RST_INFERRED = 71
@@ -199,6 +200,7 @@ RULES: dict[Reason, Rule] = {
     Reason.LINGER2_NEGATIVE: _ended(Kind.ABORT, Cause.FIN_WAIT2_TIMEOUT, Actor.CLOSER),
     Reason.SOCK_DESTROY: _ended(Kind.ABORT, Cause.SOCK_DESTROY, Actor.DESTROYER),
     Reason.LISTENER_CLOSED: _ended(Kind.ABORT, Cause.NO_LISTENER),
+    Reason.REPAIR: _ended(Kind.ABORT, Cause.REPAIR, Actor.CLOSER),
     Reason.ABORT_UNEXPLAINED: _ended(Kind.ABORT, Cause.UNKNOWN),
     Reason.RST_RECEIVED: _ended(Kind.RESET, Cause.PEER),
     Reason.RST_INFERRED: _ended(Kind.RESET, Cause.PEER),

@@ -170,6 +170,9 @@ ABORTIVE: dict[Reason, Sentence] = {
     Reason.OUT_OF_MEMORY_IN_TIMER: _out_of_memory_in_timer,
     Reason.LINGER2_NEGATIVE: _linger2_negative,
     Reason.SOCK_DESTROY: _sock_destroy,
+    Reason.REPAIR: lambda f: (
+        f"{who(f)} in repair mode (TCP_REPAIR): the kernel forgets the connection without a word"
+    ),
     Reason.LISTENER_CLOSED: _listener_closed,
     Reason.ABORT_UNEXPLAINED: _abort_unexplained,
     Reason.RST_RECEIVED: _rst_received,

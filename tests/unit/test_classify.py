@@ -495,6 +495,11 @@ ABORTIVE: list[tuple[str, Made, Reason]] = [
         Reason.LISTENER_CLOSED,
     ),
     (
+        "20 in repair mode what is unread moves elsewhere",
+        lambda: b.aborted(flags=b.OPENED | b.OWNED | ConnFlag.REPAIR, unread=5, rst_flags=0),
+        Reason.REPAIR,
+    ),
+    (
         "24 orphan limit at close",
         lambda: b.aborted(**b.fin_wait1(), sk_flags=SkFlag.DEAD),
         Reason.OUT_OF_MEMORY_AT_CLOSE,

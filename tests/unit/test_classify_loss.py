@@ -118,3 +118,8 @@ def test_our_fin_alone_is_called_so() -> None:
 def test_noise_is_one_of_three() -> None:
     made = b.noise(np.random.default_rng(4), 5_000)
     assert set(data_lost(made, judge(made, b.HOST)).tolist()) <= {FALSE, TRUE, NULL}
+
+
+def test_a_connection_left_in_repair_mode_may_live_on() -> None:
+    made = b.aborted(flags=b.OPENED | b.OWNED | ConnFlag.REPAIR, unread=5)
+    assert (b.close_of(made).cause, b.close_of(made).data_lost) == ("repair", None)

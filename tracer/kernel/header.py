@@ -55,6 +55,7 @@ MEMBERS: dict[str, dict[str, str]] = {
         "linger2": "linger2",
         "dup_sack_end": "duplicate_sack.end_seq",
         "last_oow_ack_time": "last_oow_ack_time",
+        "repair": "repair",
         "is_mptcp": "is_mptcp?",
     },
     # Apart from tcp_sock: a tracepoint's own argument is a trusted pointer from 6.3 on, and
@@ -149,12 +150,14 @@ def _field(field: str, member: Member) -> str:
     return f"\t\tstruct {{ {pad}{_declaration(field, member)}; }};"
 
 
-# Bitfields are declared in the 32-bit word that holds them, as the kernel's own are.
+# Bitfields are declared in the word that holds them, as the kernel's own are: the verifier
+# refuses a load that touches the members beside it.
 def _bitfield(field: str, member: Member) -> str:
-    word, bit = divmod(member.bit_offset, 32)
-    pad = f"u8 pad_{field}[{word * 4}]; " if word else ""
-    skip = f"u32 : {bit}; " if bit else ""
-    return f"\t\tstruct {{ {pad}{skip}u32 {field} : {member.bit_size}; }};"
+    kind, size = _INTEGERS[member.byte_size], member.byte_size
+    word, bit = divmod(member.bit_offset, size * 8)
+    pad = f"u8 pad_{field}[{word * size}]; " if word else ""
+    skip = f"{kind} : {bit}; " if bit else ""
+    return f"\t\tstruct {{ {pad}{skip}{kind} {field} : {member.bit_size}; }};"
 
 
 def _declaration(field: str, member: Member) -> str:

@@ -101,7 +101,10 @@ def _sum_of(snapshot: Snapshot, wanted: Handshake) -> int:
 
 def _causes(snapshot: Snapshot) -> Iterator[str]:
     for kind, words in CAUSED:
-        causes = {c: n for (k, c), n in snapshot.causes.items() if k is kind}
+        # Repair mode sends none.
+        causes: dict[Cause, int] = {
+            c: n for (k, c), n in snapshot.causes.items() if k is kind and c is not Cause.REPAIR
+        }
         if causes:
             line = f"{words}: {sum(causes.values()):,} ({_ranked(causes)})"
             yield from textwrap.wrap(line, WIDTH, subsequent_indent="  ")
