@@ -67,6 +67,7 @@ enum actor_flag {
 	ACTOR_EXITING = 1 << 1,	   /* PF_EXITING: the kernel closes for a dying process */
 	ACTOR_KTHREAD = 1 << 2,	   /* PF_KTHREAD: a worker acts for somebody unknown */
 	ACTOR_IN_SOFTIRQ = 1 << 3, /* not the lock owner: current is a bystander */
+	ACTOR_ACCEPTED = 1 << 4,   /* the opener of a passive open: see there */
 };
 
 /* conn_record.rst_flags */
@@ -174,7 +175,9 @@ struct conn_record {
 	fw_u64 rst_received_ns;
 
 	struct actor closer; /* who queued our FIN; else who was in the way of CLOSE */
-	struct actor opener; /* who called connect() */
+	struct actor opener; /* who called connect(); with ACTOR_ACCEPTED, accept(): then
+			      * opener.uid is how many microseconds after opened_ns,
+			      * saturated. That process's uid is sk_uid, which is uid. */
 
 	fw_u8 saddr[16];
 	fw_u8 daddr[16];
@@ -206,6 +209,27 @@ struct stray_key {
 	fw_u8 cause;  /* enum stray */
 };
 
+/* Index of time_waits.changes: what became of mini-sockets, where hooks can tell. */
+enum tw_change {
+	CHANGE_PEER_FIN = 0,	       /* from FIN_WAIT2 to TIME_WAIT, by the peer's FIN */
+	CHANGE_RESTARTED_BY_FIN = 1,   /* 60 s begin again: the peer repeated its FIN */
+	CHANGE_RESTARTED_BY_OTHER = 2, /* by another segment */
+	CHANGE_ENDED_BY_RST = 3,
+	CHANGE_ENDED_BY_SYN = 4,  /* a new connection; in FIN_WAIT2 answered by a RST */
+	CHANGE_ENDED_BY_DATA = 5, /* in FIN_WAIT2: data nobody can read, answered by a RST */
+	CHANGE_REUSED = 6,	  /* connect() took its ports */
+	CHANGE_DESTROYED = 7,	  /* ss -K, or the network namespace is gone */
+};
+
+/* Totals since attach of one CPU, and the note of who looked at a mini-socket last. */
+struct time_waits {
+	fw_u64 changes[8]; /* by enum tw_change */
+	fw_u64 looked_at;  /* address of a mini-socket, 0 none */
+	fw_u32 looked_by;  /* a segment's flags, or LOOKED_CONNECT */
+	fw_u32 substate;   /* tw_substate when the segment came */
+	fw_u64 unused[6];  /* CPUs share no cache line */
+};
+
 /*
  * One slot per possible CPU in an mmapable array: the resident reads them
  * without a system call. Each is a total since attach; every close the kernel
@@ -232,5 +256,6 @@ _Static_assert(sizeof(struct actor) == 28, "actor");
 _Static_assert(sizeof(struct tcp_counts) == 40, "tcp_counts");
 _Static_assert(sizeof(struct stray_key) == 8, "stray_key");
 _Static_assert(sizeof(struct counters) == 128, "counters");
+_Static_assert(sizeof(struct time_waits) == 128, "time_waits");
 
 #endif

@@ -25,6 +25,8 @@
 #include "conn_find.h"
 #include "conn.h"
 #include "hooks.h"
+#include "accept.h"
+#include "time_wait.h"
 #include "strays.h"
 #include "sigpipe.h"
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from tracer.errors import RecordingError
 from tracer.outputs.text import plural
@@ -172,11 +172,15 @@ def _in_force(source: KernelSource) -> str:
     return ", ".join(words)
 
 
-def _evidence(hooks: list[dict[str, str]]) -> str:
-    seen = [hook for hook in hooks if hook["mechanism"] != "counters"]
-    if not seen:
-        return "evidence by counters"
-    return "evidence by counters and " + ", ".join(sorted({hook["mechanism"] for hook in seen}))
+def _evidence(hooks: list[dict[str, Any]]) -> str:
+    seen = {hook["mechanism"] for hook in hooks if hook["functions"]}
+    words = " and ".join(filter(None, ("evidence by counters", ", ".join(sorted(seen)))))
+    unseen = [_HOOKED[hook["hook"]] for hook in hooks if not hook["functions"]]
+    return f"{words} (no hooks for {', '.join(unseen)})" if unseen else words
+
+
+# What a hook would tell the time or the course of.
+_HOOKED: Final = {"ack_sent": "ACKs", "accepted": "accept()", "time_wait": "TIME_WAIT"}
 
 
 def _live(source: KernelSource, wishes: Wishes, *, keep: bool) -> Live:

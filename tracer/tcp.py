@@ -147,6 +147,26 @@ class TimeWait(Labelled):
     """No room for it (net.ipv4.tcp_max_tw_buckets, or no memory)."""
 
 
+class TimeWaitChange(Labelled):
+    """enum tw_change: what became of a mini-socket in TIME_WAIT, or in FIN_WAIT2 on the way."""
+
+    PEER_FIN = 0
+    """From FIN_WAIT2 to TIME_WAIT, by the peer's FIN."""
+    RESTARTED_BY_FIN = 1
+    """Its 60 s began again: the peer repeated its FIN."""
+    RESTARTED_BY_OTHER = 2
+    """By another segment."""
+    ENDED_BY_RST = 3
+    ENDED_BY_SYN = 4
+    """A new connection took its place; in FIN_WAIT2 a RST answered."""
+    ENDED_BY_DATA = 5
+    """In FIN_WAIT2: data nobody can read any more, answered by a RST."""
+    REUSED = 6
+    """connect() took its ports."""
+    DESTROYED = 7
+    """ss -K, or its network namespace is gone."""
+
+
 class Stray(IntEnum):
     """stray_key.cause: what a RST without a connection answered."""
 
@@ -207,6 +227,7 @@ class ActorFlag(IntFlag):
     EXITING = 1 << 1
     KTHREAD = 1 << 2
     IN_SOFTIRQ = 1 << 3
+    ACCEPTED = 1 << 4
 
 
 class RstFlag(IntFlag):

@@ -135,6 +135,18 @@ COUNTERS_DTYPE = np.dtype(
 )
 """struct counters, one per possible CPU."""
 
+TIME_WAITS_DTYPE = np.dtype(
+    [
+        ("changes", _U64, (8,)),
+        ("looked_at", _U64),
+        ("looked_by", _U32),
+        ("substate", _U32),
+        ("unused", _U64, (6,)),
+    ],
+    align=True,
+)
+"""struct time_waits, one per possible CPU."""
+
 RING_HEADER_BYTES = 8
 """struct bpf_ringbuf_hdr: u32 length with two flag bits, u32 page offset."""
 

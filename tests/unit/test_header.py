@@ -139,7 +139,10 @@ def test_a_macro_for_each_member_there_is(kernel: str) -> None:
         ("5.10-amd64", {"file_f_ref", "tcp_sock_is_mptcp", "tcp_sock_dst_quick_ack"}),
         ("6.1-amd64", {"file_f_ref", "tcp_sock_dst_quick_ack"}),
         ("6.12-amd64", {"file_f_ref"}),
-        ("6.12-arm64", {"file_f_ref", *(f"pt_regs_{name}" for name in ("di", "dx", "orig_ax"))}),
+        (
+            "6.12-arm64",
+            {"file_f_ref", *(f"pt_regs_{name}" for name in ("di", "si", "dx", "orig_ax"))},
+        ),
         ("6.18-amd64", {"file_f_count"}),
         ("7.2-amd64", {"file_f_count"}),
     ],

@@ -8,17 +8,24 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.data.btf.blobs import BLOBS
-from tracer.kernel import hook_ack
+from tracer.kernel import hooking
 from tracer.kernel.bpf import LoadError
 from tracer.kernel.btf import Btf
 from tracer.kernel.hooks import (
+    ACCEPTED,
+    ACK_SENT,
     COUNTERS,
     FENTRY,
+    HOOKS,
     KPROBE,
     LADDER,
+    NONE,
+    TIME_WAIT,
+    Hook,
     KernelSupport,
     Rung,
     highest_allowed,
+    in_force,
     plan,
 )
 
@@ -31,11 +38,12 @@ EVERYTHING = KernelSupport(BOTH, knows_registers=True, has_kprobe_pmu=True)
 
 def refusals(**facts: Any) -> dict[str, str | None]:
     defaults = {"functions": BOTH, "knows_registers": True, "has_kprobe_pmu": True}
-    return {rung.mechanism: rung.refusal for rung in plan(KernelSupport(**(defaults | facts)))}
+    rungs = plan(ACK_SENT, KernelSupport(**(defaults | facts)))
+    return {rung.mechanism: rung.refusal for rung in rungs}
 
 
 def test_the_best_comes_first_and_both_functions_are_taken() -> None:
-    assert plan(EVERYTHING) == [
+    assert plan(ACK_SENT, EVERYTHING) == [
         Rung(FENTRY, ("tcp_send_ack", "__tcp_send_ack")),
         Rung(KPROBE, ("tcp_send_ack", "__tcp_send_ack")),
         Rung(COUNTERS),
@@ -50,13 +58,13 @@ def test_the_best_comes_first_and_both_functions_are_taken() -> None:
             {"functions": {}},
             dict.fromkeys(
                 (FENTRY, KPROBE),
-                "the kernel's types name neither tcp_send_ack nor __tcp_send_ack",
+                "the kernel's types do not name tcp_send_ack or __tcp_send_ack",
             ),
         ),
         ({"has_kprobe_pmu": False}, {KPROBE: "the kernel has no kprobes"}),
         (
             {"knows_registers": False},
-            {KPROBE: "where this machine passes a function's first argument is not known here"},
+            {KPROBE: "where this machine passes a function's arguments is not known here"},
         ),
         ({"highest": KPROBE}, {FENTRY: "not allowed by FOURWAVE_HOOKS=kprobe"}),
         (
@@ -72,10 +80,23 @@ def test_every_no_has_its_reason(facts: dict[str, Any], refused: dict[str, str])
     assert {name: why for name, why in refusals(**facts).items() if why} == refused
 
 
+@pytest.mark.parametrize("hook", [ACCEPTED, TIME_WAIT], ids=lambda hook: hook.name)
+def test_a_hook_that_needs_all_its_functions_is_refused_without_one(hook: Hook) -> None:
+    *there, last = hook.programs
+    support = EVERYTHING._replace(functions=dict.fromkeys(there, 1))
+    why = f"the kernel's types do not name {last}"
+    assert plan(hook, support) == [
+        Rung(FENTRY, tuple(there), why),
+        Rung(KPROBE, tuple(there), why),
+        Rung(NONE),
+    ]
+
+
+@pytest.mark.parametrize("hook", HOOKS, ids=lambda hook: hook.name)
 @pytest.mark.parametrize("kernel", BLOBS)
-def test_every_kernel_here_has_a_function_to_hook(kernel: str) -> None:
-    support = hook_ack.kernel_support(Btf(str(BLOBS[kernel])))
-    assert plan(support)[0].refusal is None
+def test_every_kernel_here_has_the_functions_to_hook(kernel: str, hook: Hook) -> None:
+    support = hooking.kernel_support(Btf(str(BLOBS[kernel])))
+    assert plan(hook, support)[0].refusal is None
     assert support.knows_registers == (not kernel.endswith("arm64"))
 
 
@@ -88,12 +109,17 @@ def test_the_environment_limits_the_ladder(
 
 
 def refusing(*mechanisms: str) -> Callable[..., dict[str, int]]:
-    def attached(rung: Rung, *_: object) -> dict[str, int]:
+    def attached(_hook: Hook, rung: Rung, *_: object) -> dict[str, int]:
         if rung.mechanism in mechanisms:
             raise LoadError(1, f"load {rung.mechanism}")
-        return {rung.mechanism: 3}
+        return {rung.mechanism: 3} if rung.functions else {}
 
     return attached
+
+
+BOTH_REFUSED = "; ".join(
+    f"{name}: load {name}: Operation not permitted" for name in (FENTRY, KPROBE)
+)
 
 
 @pytest.mark.parametrize(
@@ -101,18 +127,37 @@ def refusing(*mechanisms: str) -> Callable[..., dict[str, int]]:
     [
         ((), FENTRY, ""),
         ((FENTRY,), KPROBE, "fentry: load fentry: Operation not permitted"),
-        (
-            (FENTRY, KPROBE),
-            COUNTERS,
-            "; ".join(f"{name}: load {name}: Operation not permitted" for name in (FENTRY, KPROBE)),
-        ),
+        ((FENTRY, KPROBE), COUNTERS, BOTH_REFUSED),
     ],
 )
 def test_a_refused_rung_leads_to_the_next(
     refused: tuple[str, ...], mechanism: str, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hook_ack, "attached", refusing(*refused))
-    monkeypatch.setattr(hook_ack, "kernel_support", lambda _: EVERYTHING)
-    told, fds = hook_ack.attach_hook(lambda _: b"", Btf(str(BLOBS["6.12-amd64"])))
+    monkeypatch.setattr(hooking, "attached", refusing(*refused))
+    told, fds = hooking.attach_hook(ACK_SENT, EVERYTHING, lambda _: b"")
     assert (told["hook"], told["mechanism"], told["reason"]) == ("ack_sent", mechanism, reason)
-    assert fds == {mechanism: 3}
+    assert fds == ({} if mechanism == COUNTERS else {mechanism: 3})
+    assert in_force({"hooks": [told]}, ACK_SENT) == (mechanism != COUNTERS)
+
+
+def test_a_function_that_cannot_be_hooked_takes_the_others_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Half of what a hook needs would count wrongly; none of it stays attached."""
+    closed: list[int] = []
+    refused = "inet_twsk_deschedule_put"
+
+    def attach(name: str, program: int) -> int:
+        if name == refused:
+            raise LoadError(16, f"attach {name}")
+        return program + 100
+
+    monkeypatch.setattr(hooking.bpf, "load_fentry", lambda _name, _code, number: number)
+    monkeypatch.setattr(hooking.bpf, "attach_raw_tracepoint", attach)
+    monkeypatch.setattr(hooking.os, "close", closed.append)
+    numbers = {name: at for at, name in enumerate(TIME_WAIT.programs, 10)}
+    support = KernelSupport(numbers, knows_registers=False, has_kprobe_pmu=False)
+    told, fds = hooking.attach_hook(TIME_WAIT, support, lambda _: b"")
+    assert (told["mechanism"], fds) == (NONE, {})
+    assert f"attach {refused}: Device or resource busy" in told["reason"]
+    assert sorted(closed) == [10, 11, 12, 13, 110, 111, 112]

@@ -26,6 +26,7 @@ STRUCTS = {
     "conn_record": wire.CLOSE_DTYPE,
     "counters": wire.COUNTERS_DTYPE,
     "stray_key": strays.KEY_DTYPE,
+    "time_waits": wire.TIME_WAITS_DTYPE,
 }
 ENUMS: dict[str, Any] = {
     "RECORD_": tcp.RecordType,
@@ -35,6 +36,7 @@ ENUMS: dict[str, Any] = {
     "RST_": tcp.RstFlag,
     "ACK_": tcp.AckFlag,
     "STRAY_": tcp.Stray,
+    "CHANGE_": tcp.TimeWaitChange,
 }
 
 
@@ -85,7 +87,7 @@ def test_every_field_and_member_of_the_header_is_here() -> None:
         assert found is not None
         names = re.findall(r"(\w+)(?:\[\w+\])?;", found[1])
         assert list(dtype.names or ()) == names
-    members = re.findall(r"\b((?:RECORD|CONN|FILE|ACTOR|RST|ACK|STRAY)_\w+) = ", text)
+    members = re.findall(r"\b((?:RECORD|CONN|FILE|ACTOR|RST|ACK|STRAY|CHANGE)_\w+) = ", text)
     assert {f"{p}{m.name}" for p, e in ENUMS.items() for m in e} == set(members)
 
 

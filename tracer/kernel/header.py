@@ -101,7 +101,7 @@ MEMBERS: dict[str, dict[str, str]] = {
         "files": "files",
     },
     "cred": {"uid": "uid"},
-    "pt_regs": {"di": "di?", "dx": "dx?", "orig_ax": "orig_ax?"},
+    "pt_regs": {"di": "di?", "si": "si?", "dx": "dx?", "orig_ax": "orig_ax?"},
     "inet_hashinfo": {"ehash": "ehash", "ehash_mask": "ehash_mask"},
     "inet_timewait_sock": {
         "skc_nulls_node": "__tw_common.skc_nulls_node",

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The ladder of hooks: how to see the ACK of the peer's FIN leave.
+"""The ladder of hooks: what kernel functions tell that no tracepoint does.
 
-fentry costs least, a kprobe works on more kernels, and the socket's counters tell the same
-without its time. Facts (KernelSupport), decision (plan: pure, a reason with every "no") and
+fentry costs least, a kprobe works on more kernels, and without either there is what counters
+and the census say. Facts (KernelSupport), decision (plan: pure, a reason with every "no") and
 effect (the loader tries what the plan leaves) are apart.
 """
 
@@ -14,14 +14,64 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ("COUNTERS", "FENTRY", "KPROBE", "LADDER", "KernelSupport", "Rung", "plan", "told")
+__all__ = (
+    "ACCEPTED",
+    "ACK_SENT",
+    "COUNTERS",
+    "FENTRY",
+    "HOOKS",
+    "KPROBE",
+    "LADDER",
+    "NONE",
+    "TIME_WAIT",
+    "Hook",
+    "KernelSupport",
+    "Rung",
+    "in_force",
+    "plan",
+    "told",
+)
 
-FENTRY, KPROBE, COUNTERS = "fentry", "kprobe", "counters"
+FENTRY, KPROBE, COUNTERS, NONE = "fentry", "kprobe", "counters", "none"
 LADDER: Final = (FENTRY, KPROBE, COUNTERS)
-# Some compilers build the second into the first, some only jump there; callers use both.
-FUNCTIONS: Final = ("tcp_send_ack", "__tcp_send_ack")
-HOOK: Final = "ack_sent"
 LIMIT: Final = "FOURWAVE_HOOKS"
+
+
+class Hook(NamedTuple):
+    """Something to see. `programs`: by kernel function, the program in bpf/ that runs on its entry.
+
+    `all_needed`: one function less and it could not be told. `otherwise`: the mechanism that is
+    left without it.
+    """
+
+    name: str
+    programs: Mapping[str, str]
+    all_needed: bool
+    otherwise: str
+
+
+# Some compilers build the second into the first, some only jump there; callers use both.
+ACK_SENT: Final = Hook(
+    "ack_sent",
+    {"tcp_send_ack": "on_send_ack", "__tcp_send_ack": "on_send_ack"},
+    all_needed=False,
+    otherwise=COUNTERS,
+)
+ACCEPTED: Final = Hook(
+    "accepted", {"security_sock_graft": "on_accept"}, all_needed=True, otherwise=NONE
+)
+TIME_WAIT: Final = Hook(
+    "time_wait",
+    {
+        "tcp_timewait_state_process": "on_tw_segment",
+        "tcp_twsk_unique": "on_tw_connect",
+        "__inet_twsk_schedule": "on_tw_rearm",
+        "inet_twsk_deschedule_put": "on_tw_end",
+    },
+    all_needed=True,
+    otherwise=NONE,
+)
+HOOKS: Final = (ACK_SENT, ACCEPTED, TIME_WAIT)
 
 
 class KernelSupport(NamedTuple):
@@ -50,30 +100,38 @@ def highest_allowed() -> str:
     return wanted if wanted in LADDER else FENTRY
 
 
-def plan(support: KernelSupport) -> list[Rung]:
-    """Return the rungs from the best down; the counters, which are always there, come last."""
-    functions = tuple(name for name in FUNCTIONS if name in support.functions)
-    rungs = [Rung(one, functions, _refusal(support, one)) for one in (FENTRY, KPROBE)]
-    return [*rungs, Rung(COUNTERS)]
+def plan(hook: Hook, support: KernelSupport) -> list[Rung]:
+    """Return the rungs from the best down; what is always there comes last."""
+    functions = tuple(name for name in hook.programs if name in support.functions)
+    rungs = [Rung(one, functions, _refusal(hook, support, one)) for one in (FENTRY, KPROBE)]
+    return [*rungs, Rung(hook.otherwise)]
 
 
-def _refusal(support: KernelSupport, mechanism: str) -> str | None:
+def _refusal(hook: Hook, support: KernelSupport, mechanism: str) -> str | None:
     if LADDER.index(mechanism) < LADDER.index(support.highest):
         return f"not allowed by {LIMIT}={support.highest}"
-    if not support.functions:
-        return f"the kernel's types name neither {' nor '.join(FUNCTIONS)}"
+    missing = [name for name in hook.programs if name not in support.functions]
+    if missing and (hook.all_needed or len(missing) == len(hook.programs)):
+        return f"the kernel's types do not name {' or '.join(missing)}"
     if mechanism == KPROBE and not support.has_kprobe_pmu:
         return "the kernel has no kprobes"
     if mechanism == KPROBE and not support.knows_registers:
-        return "where this machine passes a function's first argument is not known here"
+        return "where this machine passes a function's arguments is not known here"
     return None
 
 
-def told(chosen: Rung, refusals: Mapping[str, str]) -> dict[str, Any]:
-    """Return what the manifest says of the hook: its mechanism, and why none better."""
+def told(hook: Hook, chosen: Rung, refusals: Mapping[str, str]) -> dict[str, Any]:
+    """Return what the manifest says of a hook: its mechanism, and why none better."""
     return {
-        "hook": HOOK,
+        "hook": hook.name,
         "mechanism": chosen.mechanism,
         "functions": list(chosen.functions),
         "reason": "; ".join(f"{name}: {why}" for name, why in refusals.items()),
     }
+
+
+def in_force(manifest: Mapping[str, Any], hook: Hook) -> bool:
+    """Say by the manifest whether functions are hooked for this."""
+    return any(
+        one["hook"] == hook.name and one["mechanism"] != hook.otherwise for one in manifest["hooks"]
+    )

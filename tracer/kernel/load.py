@@ -28,7 +28,7 @@ from tracer.kernel import bpf, compiled, handoff, load_census
 from tracer.kernel.btf import KIND_FUNC, KIND_TYPEDEF, Btf, BtfError
 from tracer.kernel.capabilities import check_privilege
 from tracer.kernel.header import MEMBERS, kernel_types
-from tracer.kernel.hook_ack import attach_hook
+from tracer.kernel.hooking import attach_hooks
 from tracer.kernel.instructions import with_constant, with_maps
 from tracer.kernel.kallsyms import shorten_kallsyms
 from tracer.kernel.source_text import assemble, make_kernel_tree
@@ -104,7 +104,8 @@ def load_teardown(
     fds["counts"] = module["counts"].map_fd
     fds["strays"] = module["strays"].map_fd
     fds["prog:sweep"] = load_sweep(module)
-    hook, hook_fds = attach_hook(module.dump_func, btf)
+    fds["time_waits"] = module["time_waits"].map_fd
+    hooks, hook_fds = attach_hooks(module.dump_func, btf)
     fds.update(hook_fds)
     fds.update(attach_all(module, btf))
     reset_reasons = {number: name for name, number in btf.enum("sk_rst_reason").items()}
@@ -112,7 +113,7 @@ def load_teardown(
         **made_by,
         "programs": [name for name, *_ in programs_for(btf)],
         "mechanism": "tp_btf",
-        "hooks": [hook],
+        "hooks": hooks,
         "rings": options["rings"],
         "slots": options["slots"],
         "ring_bytes": options["ring_pages"] * os.sysconf("SC_PAGESIZE"),
@@ -182,7 +183,7 @@ def read_btf() -> Btf:
 def compile_programs(btf: Btf, options: dict[str, Any]) -> tuple[Module, dict[str, Any]]:
     """Return the compiled programs that follow closes."""
     rings = (f"closes_{n}" for n in range(options["rings"]))
-    maps = ("counts", "strays", *load_census.SHARED, *rings)
+    maps = ("counts", "strays", "time_waits", *load_census.SHARED, *rings)
     return compile_text(btf, options, "teardown.bpf.c", MEMBERS, macros_of(options), maps)
 
 

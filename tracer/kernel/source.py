@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from tracer.batch import Batch, BatchKind
+from tracer.kernel import hooks
 from tracer.kernel.launch import Loader
 from tracer.tcp import HostFacts
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from tracer.kernel.counters import Counters
     from tracer.kernel.ring import Ring
+    from tracer.kernel.time_waits import TimeWaits
 
 __all__ = ("KernelSource", "Sizes", "hz", "realtime_minus_monotonic_ns")
 
@@ -79,6 +81,7 @@ class KernelSource:
         self._counters: Counters = Counters(loaded.fds["counts"], slots, programs)
         self._stack.callback(self._counters.close)
         self._strays = Strays(loaded.fds["strays"])
+        self._time_waits = self._following_time_waits(slots)
         self._cgroups = CgroupPaths()
         self._stack.callback(self._cgroups.close)
         reasons = self.manifest["reset_reasons"]
@@ -164,9 +167,14 @@ class KernelSource:
         self._let_go("link:set_state")
 
     def counters(self) -> Batch:
-        """Return the kernel side's totals since attach; {"programs": …} holds each one's misses."""
-        strays = self._strays.read()
-        return _json_batch(BatchKind.COUNTERS, {**self._counters.read(), "strays": strays})
+        """Return the kernel side's totals since attach; {"programs": …} holds each one's misses.
+
+        `time_waits`, by number of enum tw_change, only where hooks are in force that tell.
+        """
+        totals = {**self._counters.read(), "strays": self._strays.read()}
+        if self._time_waits is not None:
+            totals["time_waits"] = self._time_waits.read()
+        return _json_batch(BatchKind.COUNTERS, totals)
 
     def clock(self) -> Batch:
         """Return how far the wall clock is from CLOCK_MONOTONIC now."""
@@ -182,6 +190,15 @@ class KernelSource:
     def close(self) -> None:
         """Detach everything. Twice is once."""
         self._stack.close()
+
+    def _following_time_waits(self, slots: int) -> TimeWaits | None:
+        from tracer.kernel.time_waits import TimeWaits  # noqa: PLC0415
+
+        if not hooks.in_force(self.manifest, hooks.TIME_WAIT):
+            return None
+        time_waits = TimeWaits(self._fds["time_waits"], slots)
+        self._stack.callback(time_waits.close)
+        return time_waits
 
     # Close the descriptors whose names begin like this.
     def _let_go(self, prefix: str) -> None:

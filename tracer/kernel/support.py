@@ -9,11 +9,11 @@ import platform
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from tracer import confinement, privileges
 from tracer.errors import HostError
-from tracer.kernel import capabilities
+from tracer.kernel import capabilities, hooks
 from tracer.kernel.cgroups import CgroupPaths
 from tracer.kernel.launch import python_candidates
 
@@ -150,13 +150,37 @@ def _loaded_facts(manifest: dict[str, Any], counters: dict[str, Any], hz: int) -
     )
 
 
+# By the hook: what it is about, what it tells, and what there is without it.
+_HOOKS: Final = {
+    hooks.ACK_SENT.name: (
+        "ACK of the FIN",
+        "seen leaving",
+        "by the socket's own counters: exact, but without its time",
+    ),
+    hooks.ACCEPTED.name: (
+        "accept()",
+        "who accepts, and after how long, is seen",
+        "who accepted a connection is not known",
+    ),
+    hooks.TIME_WAIT.name: (
+        "TIME_WAIT",
+        "what becomes of it is counted",
+        "how many enter is counted, what becomes of them is not",
+    ),
+}
+
+
 def _hook(hook: dict[str, Any]) -> Fact:
-    if hook["mechanism"] != "counters":
-        detail = f"seen leaving by {hook['mechanism']} on {' and '.join(hook['functions'])}"
-        return Fact("ACK of the FIN", True, "; ".join(filter(None, (detail, hook["reason"]))))
+    name, seen, unseen = _HOOKS[hook["hook"]]
+    if hook["functions"]:
+        detail = f"{seen} by {hook['mechanism']} on {_listed(hook['functions'])}"
+        return Fact(name, True, "; ".join(filter(None, (detail, hook["reason"]))))
     why = f" ({hook['reason']})" if hook["reason"] else ""
-    detail = f"by the socket's own counters: exact, but without its time{why}"
-    return Fact("ACK of the FIN", None, detail)
+    return Fact(name, None, f"{unseen}{why}")
+
+
+def _listed(names: list[str]) -> str:
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
 # Tried in a child, as there is no way back.

@@ -26,6 +26,7 @@ from typing import Final
 
 from tracer.kernel.btf import Btf
 from tracer.kernel.header import kernel_types
+from tracer.kernel.hooks import HOOKS
 from tracer.kernel.load_census import CENSUS_MEMBERS as MEMBERS
 from tracer.kernel.load_census import PROGRAMS as ITERATORS
 
@@ -39,8 +40,7 @@ OPTIONAL_TRACEPOINTS: Final = ("inet_sk_error_report", "signal_generate")
 ENUMS: Final = ("sk_rst_reason", "bpf_func_id")
 FUNCTIONS: Final = (
     "bpf_get_socket_ptr_cookie",
-    "__tcp_send_ack",
-    "tcp_send_ack",
+    *(function for hook in HOOKS for function in hook.programs),
     *(function for _name, _program, function in ITERATORS),
 )
 
