@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Final
 
 from dashboards.panels import ORANGE, RED, YELLOW, About, Query, lines, number, rows
-from dashboards.promql import each
+from dashboards.promql import each, quantile
 from tracer import metrics
 
 LENGTH: Final = each(metrics.ACCEPT_QUEUE_LENGTH)
@@ -88,13 +88,23 @@ WHERE: Final = (
         ),
         Query(f"topk(10, {LENGTH})", AT),
     ),
+    lines(
+        About(
+            "Wait for accept(), quantiles",
+            "s",
+            "How long connections were ready before the application took them, of those closed "
+            "by now. Only where the kernel lets functions be hooked: see Tracer health.",
+            empty="Not seen",
+        ),
+        *(Query(quantile(q, metrics.ACCEPT_WAIT), f"{q:.0%}") for q in (0.5, 0.9, 0.99)),
+    ),
     rows(
         About(
             "Listeners now",
             "short",
             "The fullest first. Limit: the smaller of listen()'s backlog and net.core.somaxconn.",
             empty="No listeners",
-            width=12,
+            width=24,
         ),
         Query(f"max {BY} ({FULL})", "Full"),
         Query(f"max {BY} ({LENGTH})", "Waiting"),

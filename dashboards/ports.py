@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Final
 
 from dashboards.panels import ORANGE, RED, YELLOW, About, Query, lines, number, rows
-from dashboards.promql import each, gained, ratio, selector, summed
+from dashboards.promql import each, gained, rate, ratio, selector, summed
 from tracer import metrics
 
 AVAILABLE: Final = each(metrics.LOCAL_PORTS_AVAILABLE)
@@ -101,8 +101,22 @@ WHERE: Final = (
             "This host closed first and pays with a port "
             "for each. Fewer, if it keeps connections alive or lets the peer close first.",
             empty="None towards any destination",
+            width=8,
         ),
         Query(f"topk(10, sum {BY} ({TIME_WAITS}))", TOWARDS),
+    ),
+    lines(
+        About(
+            "What becomes of TIME_WAIT",
+            "cps",
+            "peer_fin: entered by the peer's late FIN. restarted: the 60 s begin again. reused: "
+            "connect() took its ports. ended: by a SYN, a RST or data. Only where the kernel "
+            "lets functions be hooked: see Tracer health.",
+            empty="Not seen",
+            width=8,
+        ),
+        Query(rate(metrics.TIME_WAIT_CHANGES, "change") + " > 0", "{{change}}"),
+        stacked=True,
     ),
     lines(
         About(
@@ -110,6 +124,7 @@ WHERE: Final = (
             "short",
             "Those of services as well, which cost memory and no local ports.",
             empty="No census",
+            width=8,
         ),
         Query(summed(metrics.SOCKETS, "instance", state="time_wait"), "{{instance}}"),
     ),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 import numpy as np
 
 from tracer.tally_evidence import EvidenceTally
-from tracer.tcp import Stray
+from tracer.tcp import Stray, TimeWaitChange
 from tracer.verdict import RULES, Reason
 
 if TYPE_CHECKING:
@@ -28,6 +28,10 @@ Key = TypeVar("Key")
 
 # The kernel's own counters of what never became a record (struct counters in bpf/records.h).
 KERNEL_LOSSES: Final = ("ring_full", "conn_map_full", "unseen")
+
+
+# TIME_WAIT that ended because what came was answered by a RST; a SYN only in FIN_WAIT2.
+ENDED_BY_ANSWER: Final = (TimeWaitChange.ENDED_BY_DATA, TimeWaitChange.ENDED_BY_SYN)
 
 
 class StrayReset(NamedTuple):
@@ -47,7 +51,7 @@ class Snapshot:
     `records` counts every close that arrived, `shown` those that passed the filter;
     all mappings count the latter. `kernel` holds the kernel's own totals, empty when
     none came; `lost` is keyed by where. `contradicted`: closes of which a hook and the
-    counters told different stories. `resets_unmatched`: reports of a RST of ours for
+    socket told different stories. `resets_unmatched`: reports of a RST of ours for
     which no close was found.
     """
 
@@ -66,6 +70,8 @@ class Snapshot:
     """Aborts, resets and timeouts by whether bytes were lost; None: not known."""
     time_wait: Mapping[TimeWait, int] = field(default_factory=dict)
     """What became of sockets that were due for TIME_WAIT."""
+    time_wait_changes: Mapping[TimeWaitChange, int] | None = None
+    """What became of mini-sockets, of the whole host; None where no hook tells."""
     strays: tuple[StrayReset, ...] = ()
     """RSTs of ours without a connection, most frequent first, of the whole host."""
 
@@ -73,6 +79,15 @@ class Snapshot:
     def lost_total(self) -> int:
         """Closes known to be lost, wherever that was."""
         return sum(self.lost.values())
+
+    @property
+    def resets_unseen(self) -> int:
+        """RSTs sent from TIME_WAIT beyond the mini-sockets that a hook saw end that way."""
+        if self.time_wait_changes is None:
+            return 0
+        ended = sum(self.time_wait_changes.get(change, 0) for change in ENDED_BY_ANSWER)
+        sent = sum(stray.resets for stray in self.strays if stray.cause is Stray.TIME_WAIT)
+        return max(0, sent - ended)
 
     @property
     def unaccounted(self) -> int | None:
@@ -95,6 +110,7 @@ class Aggregator:
     resets_unmatched: int = 0
     kernel: dict[str, int] = field(default_factory=dict)
     strays: tuple[StrayReset, ...] = ()
+    time_wait_changes: dict[TimeWaitChange, int] | None = None
     _evidence: EvidenceTally = field(default_factory=EvidenceTally)
     _by_reason: NDArray[np.int64] = field(default_factory=lambda: np.zeros(256, np.int64))
 
@@ -109,6 +125,7 @@ class Aggregator:
         """Take the kernel's totals; they replace the earlier ones."""
         self.kernel = {name: value for name, value in totals.items() if isinstance(value, int)}
         self.strays = strays_of(totals.get("strays", ()))
+        self.time_wait_changes = changes_of(totals.get("time_waits"))
 
     def snapshot(self) -> Snapshot:
         """Return the counts so far as plain Python objects."""
@@ -120,11 +137,13 @@ class Aggregator:
             causes=self._summed(lambda rule: (rule.kind, rule.cause)),
             lost=self.lost(),
             kernel=dict(self.kernel),
-            contradicted=int(self._by_reason[Reason.HOOK_CONTRADICTS]),
+            contradicted=int(self._by_reason[Reason.HOOK_CONTRADICTS])
+            + self._evidence.accepted_in_queue,
             resets_unmatched=self.resets_unmatched,
             ack_fates=self._evidence.ack_fates(self._by_reason),
             data_lost=self._evidence.data_lost(),
             time_wait=self._evidence.time_wait(),
+            time_wait_changes=self.time_wait_changes,
             strays=self.strays,
         )
 
@@ -150,3 +169,13 @@ def strays_of(rows: Iterable[Iterable[int]]) -> tuple[StrayReset, ...]:
     for netns, lport, cause, reason, resets in rows:
         strays.append(StrayReset(int(netns), int(lport), Stray(cause), int(reason), int(resets)))
     return tuple(sorted(strays, key=lambda stray: -stray.resets))
+
+
+def changes_of(totals: Iterable[int] | None) -> dict[TimeWaitChange, int] | None:
+    """Return the kernel's totals by number of enum tw_change, by name; None where it has none.
+
+    Raises ValueError or TypeError for what are no such totals.
+    """
+    if totals is None:
+        return None
+    return {TimeWaitChange(number): int(total) for number, total in enumerate(totals)}

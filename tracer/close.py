@@ -55,7 +55,7 @@ _SIGNAL: Final = int(How.SIGNAL)
 
 @dataclass(frozen=True, slots=True)
 class Opener:
-    """Who called connect()."""
+    """Who called connect(), or accept() where a hook saw it."""
 
     pid: int
     comm: str

@@ -60,6 +60,7 @@ class Row(NamedTuple):
     closer__uid: int
     closer__comm: bytes
     opener__tgid: int
+    opener__uid: int
     opener__flags: int
     opener__comm: bytes
     saddr: bytes

@@ -6,7 +6,7 @@ from __future__ import annotations
 from operator import itemgetter
 from typing import TYPE_CHECKING, Final
 
-from tracer.tcp import AckFate, AckFlag, Kind, SkFlag, TcpState
+from tracer.tcp import AckFate, AckFlag, ActorFlag, Kind, SkFlag, TcpState
 from tracer.verdict import Reason
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ _AT_ONCE: Final = frozenset(
 _MERGED: Final = int(AckFate.MERGED)
 _DATA_UNREAD: Final = int(AckFlag.DATA_UNREAD)
 _CLOCK_MAX: Final = 0xFFFF
+_ACCEPTED: Final = int(ActorFlag.ACCEPTED)
+_WAITED_MAX_US: Final = 0xFFFF_FFFF
 _ACTIVE: Final = int(Kind.ACTIVE)
 _SYN_RECV_RESET: Final = int(Reason.SYN_RECV_RESET)
 _DATA_AFTER_CLOSE: Final = int(Reason.DATA_AFTER_CLOSE)
@@ -48,6 +50,14 @@ def lifetime_us(row: Row) -> int | None:
     """Return the time from the SYN, else from ESTABLISHED, to CLOSE."""
     first = row.opened_ns or row.established_ns
     return _span_us(first, row.closed_ns) if first else None
+
+
+def accepted_ns(row: Row) -> int:
+    """Return when a process accepted the connection, 0 where no hook saw it."""
+    # Microseconds after opened_ns: struct conn_record, opener.
+    if not row.opener__flags & _ACCEPTED or row.opener__uid == _WAITED_MAX_US:
+        return 0
+    return row.opened_ns + row.opener__uid * _NS_PER_US
 
 
 def close_wait_us(row: Row) -> int | None:
@@ -81,6 +91,7 @@ def timeline_us(row: Row, verdict: Verdict) -> dict[str, int]:
     """Return {event: offset} in the order of the events, from the first moment known."""
     events = (
         ("established", row.established_ns),
+        ("accepted", accepted_ns(row)),
         ("fin_sent", row.fin_sent_ns),
         ("fin_acked", row.fin_acked_ns or _acked_by_closing(row, verdict)),
         ("fin_received", row.fin_received_ns),

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Final
 
 from tracer.metrics_closes import (
+    ACCEPT_WAIT,
     CLOSE_WAIT,
     CLOSES,
     DATA_LOST_CLOSES,
@@ -19,6 +20,7 @@ from tracer.metrics_closes import (
     RESETS,
     STRAY_RESETS,
     TEARDOWN,
+    TIME_WAIT_CHANGES,
     TIME_WAIT_ENTRIES,
 )
 from tracer.metrics_declaration import Fold, Group, Metric, Type
@@ -26,6 +28,7 @@ from tracer.tcp import TcpState
 
 # Those of metrics_closes.py, which are to be had here like all others.
 __all__ = (
+    "ACCEPT_WAIT",
     "CLOSES",
     "CLOSE_WAIT",
     "DATA_LOST_CLOSES",
@@ -34,6 +37,7 @@ __all__ = (
     "RESETS",
     "STRAY_RESETS",
     "TEARDOWN",
+    "TIME_WAIT_CHANGES",
     "TIME_WAIT_ENTRIES",
 )
 
@@ -241,10 +245,12 @@ METRICS: Final = (
     FIN_ACKS,
     FIN_ACK_FATES,
     TIME_WAIT_ENTRIES,
+    TIME_WAIT_CHANGES,
     RESETS,
     STRAY_RESETS,
     DATA_LOST_CLOSES,
     TEARDOWN,
+    ACCEPT_WAIT,
     CLOSE_WAIT,
     SOCKETS,
     CLOSE_WAIT_SUSPECTS,

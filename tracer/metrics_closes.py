@@ -6,7 +6,17 @@ from __future__ import annotations
 from typing import Final
 
 from tracer.metrics_declaration import Group, Metric, Type, Values, label_of
-from tracer.tcp import ENDED_EARLY, AckFate, Cause, FinAck, Handshake, Kind, Stray, TimeWait
+from tracer.tcp import (
+    ENDED_EARLY,
+    AckFate,
+    Cause,
+    FinAck,
+    Handshake,
+    Kind,
+    Stray,
+    TimeWait,
+    TimeWaitChange,
+)
 
 UNTOLD: Final = "unknown"
 """Cause of stray RSTs that were too many to be told apart."""
@@ -92,12 +102,27 @@ TIME_WAIT_ENTRIES: Final = Metric(
     ("how",),
     tuple((label_of(how),) for how in TimeWait),
 )
+TIME_WAIT_CHANGES: Final = Metric(
+    "fourwave_time_wait_changes_total",
+    Type.COUNTER,
+    Group.CLOSES,
+    "What became of sockets in TIME_WAIT or on the way to it; absent without a hook.",
+    ("change",),
+    tuple((label_of(change),) for change in TimeWaitChange),
+)
 TEARDOWN: Final = Metric(
     "fourwave_teardown_seconds",
     Type.HISTOGRAM,
     Group.CLOSES,
     "From the first FIN or RST to CLOSE.",
     buckets=(1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.2, 0.5, 1, 5, 15, 60, 300),
+)
+ACCEPT_WAIT: Final = Metric(
+    "fourwave_accept_wait_seconds",
+    Type.HISTOGRAM,
+    Group.CLOSES,
+    "From the end of the handshake to accept(), of sockets closed by now; empty without a hook.",
+    buckets=(1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1, 3, 10),
 )
 CLOSE_WAIT: Final = Metric(
     "fourwave_close_wait_seconds",

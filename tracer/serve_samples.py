@@ -8,6 +8,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tracer import __version__, metrics
+from tracer.kernel import hooks
 from tracer.metrics_closes import UNTOLD
 from tracer.metrics_declaration import label_of
 from tracer.samples import Buckets, Samples, harmless
@@ -42,7 +43,7 @@ class Composer:
 
         `census`: how censuses are taken, and why not better.
         """
-        self.tally = Tally()
+        self.tally = Tally(accepts_seen=hooks.in_force(manifest, hooks.ACCEPTED))
         self.present = Present()
         self._created_s = created_s
         self._hooks = dict.fromkeys(
@@ -71,10 +72,15 @@ class Composer:
         made.put(metrics.TIME_WAIT_ENTRIES, _by_label(snapshot.time_wait))
         lost = {kind: n for (kind, lost), n in snapshot.data_lost.items() if lost}
         made.put(metrics.DATA_LOST_CLOSES, _by_label(lost))
+        if snapshot.time_wait_changes is None:
+            made.put_one(metrics.TIME_WAIT_CHANGES, None)
+        else:
+            made.put(metrics.TIME_WAIT_CHANGES, _by_label(snapshot.time_wait_changes))
         made.put(metrics.STRAY_RESETS, _strays(snapshot))
         made.put(metrics.RESETS, {labels: float(n) for labels, n in self.tally.resets().items()})
         made.put_one(metrics.LOCAL_PORTS_EXHAUSTED, self.tally.without_port)
         made.histograms[metrics.TEARDOWN.name] = _buckets(self.tally.teardown)
+        made.histograms[metrics.ACCEPT_WAIT.name] = _buckets(self.tally.accept_wait)
         made.histograms[metrics.CLOSE_WAIT.name] = _buckets(self.tally.close_wait)
 
     def _put_tracer(self, made: Samples, snapshot: Snapshot, totals: Mapping[str, Any]) -> None:

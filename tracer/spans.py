@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tracer.tcp import TcpState
+from tracer.tcp import ActorFlag, TcpState
 from tracer.verdict import Reason
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _NEVER = np.iinfo(np.uint64).max
 _ONE = np.uint64(1)
+_ACCEPTED = int(ActorFlag.ACCEPTED)
 _IN_CLOSE_WAIT = 1 << TcpState.CLOSE_WAIT
 
 
@@ -40,6 +41,14 @@ def close_wait_ns(closes: Records) -> NDArray[np.uint64]:
     known = waited & (start != 0)
     sent = closes["fin_sent_ns"][known]
     return _span(start[known], np.where(sent == 0, closes["closed_ns"][known], sent))
+
+
+def accept_wait_ns(closes: Records) -> NDArray[np.uint64]:
+    """Return how long those waited in the accept queue whose accept() a hook saw."""
+    opener = closes["opener"]
+    waited_us = opener["uid"][(opener["flags"] & _ACCEPTED) != 0]
+    waited_ns: NDArray[np.uint64] = waited_us.astype(np.uint64) * np.uint64(1_000)
+    return waited_ns
 
 
 # Less one: 0, "never seen", becomes later than everything.

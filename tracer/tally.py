@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from tracer.metrics import CLOSE_WAIT, TEARDOWN
+from tracer.metrics import ACCEPT_WAIT, CLOSE_WAIT, TEARDOWN
 from tracer.metrics_declaration import Metric, label_of
-from tracer.spans import close_wait_ns, teardown_ns
+from tracer.spans import accept_wait_ns, close_wait_ns, teardown_ns
 from tracer.tcp import RST_SENT, Cause, Kind
 from tracer.verdict import Reason, column_of
 
@@ -66,6 +66,9 @@ class Tally:
 
     teardown: Durations = field(default_factory=lambda: Durations(TEARDOWN))
     close_wait: Durations = field(default_factory=lambda: Durations(CLOSE_WAIT))
+    accept_wait: Durations = field(default_factory=lambda: Durations(ACCEPT_WAIT))
+    accepts_seen: bool = False
+    """Whether a hook sees accept(): else nobody looks for it in the records."""
     without_port: int = 0
     """connect() calls that found no free local port."""
     _by_reason: NDArray[np.int64] = field(default_factory=lambda: np.zeros(256, np.int64))
@@ -75,6 +78,8 @@ class Tally:
         """Count closes and what judge() said of them."""
         self.teardown.add(teardown_ns(closes, reasons))
         self.close_wait.add(close_wait_ns(closes))
+        if self.accepts_seen:
+            self.accept_wait.add(accept_wait_ns(closes))
         counts = np.bincount(reasons, minlength=256)
         self._by_reason += counts
         if counts[Reason.SYN_NEVER_SENT]:

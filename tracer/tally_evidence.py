@@ -13,7 +13,7 @@ import numpy as np
 from tracer.classify_ack import FATE_OF, IS_ALONE, fates_alone
 from tracer.classify_loss import lost_early
 from tracer.columns import Rows
-from tracer.tcp import ENDED_EARLY, TW_NONE, AckFate, Kind, TcpState, TimeWait
+from tracer.tcp import ENDED_EARLY, TW_NONE, AckFate, ActorFlag, Kind, TcpState, TimeWait
 from tracer.verdict import RULES, TRISTATES, Reason, column_of
 
 if TYPE_CHECKING:
@@ -33,8 +33,13 @@ def _where(*kinds: Kind, also: tuple[Reason, ...] = ()) -> NDArray[np.bool_]:
 # From CLOSING, too, the socket goes to TIME_WAIT, whoever was first on the wire.
 _DUE: Final = _where(Kind.ACTIVE, Kind.SIMULTANEOUS, also=(Reason.FIN_STILL_QUEUED,))
 # Which count, if any, must look at the record itself; a bit each.
-_WAITS, _EARLY, _ALONE = 1, 2, 4
-_LOOK: Final = (_DUE * _WAITS + _where(*ENDED_EARLY) * _EARLY + IS_ALONE * _ALONE).astype(np.uint8)
+_WAITS, _EARLY, _ALONE, _QUEUED = 1, 2, 4, 8
+_LOOK: Final = (
+    _DUE * _WAITS
+    + _where(*ENDED_EARLY) * _EARLY
+    + IS_ALONE * _ALONE
+    + _where(also=(Reason.LISTENER_CLOSED,)) * _QUEUED
+).astype(np.uint8)
 # Counts by tw_substate times this are counts by TimeWait.
 _TIME_WAIT_SUMS: Final = np.zeros((len(TimeWait), 256), np.int64)
 _TIME_WAIT_SUMS[TimeWait.UNKNOWN] = 1
@@ -45,6 +50,7 @@ for _end, _substate in (
 ):
     _TIME_WAIT_SUMS[:, _substate] = 0
     _TIME_WAIT_SUMS[_end, _substate] = 1
+_ACCEPTED: Final = int(ActorFlag.ACCEPTED)
 _KIND_OF: Final = column_of("kind")
 
 
@@ -55,6 +61,8 @@ class EvidenceTally:
         self._alone = np.zeros(len(AckFate), np.int64)
         self._losses = np.zeros((len(Kind), len(TRISTATES)), np.int64)
         self._time_wait = np.zeros(len(TimeWait), np.int64)
+        self.accepted_in_queue = 0
+        """Closes that never left the accept queue, though a hook saw their accept()."""
 
     def add(self, records: Records, reasons: NDArray[np.uint8], counts: NDArray[np.int64]) -> None:
         """Count closes, given the Reason of each and how often each Reason comes."""
@@ -67,6 +75,9 @@ class EvidenceTally:
             index = np.flatnonzero(look & _EARLY)
             early = reasons[index]
             np.add.at(self._losses, (_KIND_OF[early], lost_early(Rows(records, index), early)), 1)
+        if wanted & _QUEUED:
+            openers = records["opener"]["flags"][(look & _QUEUED) != 0]
+            self.accepted_in_queue += int(np.count_nonzero(openers & _ACCEPTED))
         if wanted & _ALONE:
             fates = fates_alone(Rows(records, np.flatnonzero(look & _ALONE)))
             self._alone += np.bincount(fates, minlength=len(AckFate))

@@ -104,6 +104,14 @@ def passive(**fields: Any) -> Records:
     return record(**(base | by_process() | fields))
 
 
+def accepted(waited_us: int, **fields: Any) -> Records:
+    """The same of which a hook saw the accept()."""
+    flags = ActorFlag.VALID | ActorFlag.ACCEPTED
+    opener = {"opener__flags": flags, "opener__tgid": 321, "opener__comm": b"nginx"}
+    times = {"opened_ns": OPENED_NS, "established_ns": OPENED_NS, "flags": ConnFlag.OPENED_PASSIVE}
+    return passive(**(opener | times | {"opener__uid": waited_us} | fields))
+
+
 def passive_four(**fields: Any) -> Records:
     """Return LAST_ACK->CLOSE, the peer's FIN acknowledged by one bare segment: row 7."""
     base = {"at_fin_sent__rcv_unacked": 0, "at_fin_sent__segs_out": 8, "at_close__segs_out": 9}

@@ -56,6 +56,7 @@ CONTRACT_KEYS = [
 MERGED = {"ato_us": 40_000, "pingpong": True, "quick": 16, "fate": "merged", "after_us": 34}
 CONTRACT_EVENTS = {
     "established",
+    "accepted",
     "fin_sent",
     "fin_acked",
     "fin_received",
@@ -344,3 +345,18 @@ def test_gap_still_shows_what_is_known() -> None:
     close = b.close_of(b.record(flags=ConnFlag.GAP | ConnFlag.OPENED_ACTIVE))
     assert (close.kind, close.handshake, close.cause) == ("unknown", None, "unknown")
     assert close.lifetime_us == 1_001_000
+
+
+def test_who_accepted_is_the_opener_and_when_is_on_the_timeline() -> None:
+    close = b.close_of(b.accepted(250))
+    assert close.opener == Opener(321, "nginx")
+    assert close.timeline_us["accepted"] == close.timeline_us["established"] + 250
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"opener__flags": 0}, {"opener__uid": 0xFFFF_FFFF}],
+    ids=["never seen", "too long to tell"],
+)
+def test_an_accept_without_its_time_is_not_on_the_timeline(fields: dict[str, int]) -> None:
+    assert "accepted" not in b.close_of(b.accepted(250, **fields)).timeline_us

@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pytest
 
 from tests.unit import builders as b
 from tracer import metrics
@@ -88,3 +89,24 @@ def test_strays_are_summed_by_cause_whatever_the_port() -> None:
     expected = {"no_socket": 15, "handshake": 3, "unknown": 7}
     assert counted(metrics.STRAY_RESETS, series) == expected
     assert set(series[metrics.STRAY_RESETS.name]) == set(metrics.STRAY_RESETS.series)
+
+
+def test_what_became_of_time_wait_is_absent_without_a_hook() -> None:
+    assert samples_of()[metrics.TIME_WAIT_CHANGES.name] == {}
+    series = samples_of(time_waits=[3, 1, 0, 0, 0, 0, 7, 0])
+    assert set(series[metrics.TIME_WAIT_CHANGES.name]) == set(metrics.TIME_WAIT_CHANGES.series)
+    changes = {"peer_fin": 3, "restarted_by_fin": 1, "reused": 7}
+    assert counted(metrics.TIME_WAIT_CHANGES, series) == changes
+
+
+@pytest.mark.parametrize("mechanism", ["fentry", "none"])
+def test_the_wait_for_accept_is_counted_where_it_is_seen(mechanism: str) -> None:
+    hook = {"hook": "accepted", "mechanism": mechanism, "functions": [], "reason": ""}
+    composer = Composer({**MANIFEST, "hooks": [hook]}, b.HOST, 0.0)
+    made = np.concatenate([b.accepted(20), b.accepted(5_000), b.passive()])
+    composer.tally.add(made, judge(made, b.HOST))
+    totals = {"closes": 3, "missed": 0, "programs": {}}
+    waits = composer.samples(Aggregator().snapshot(), totals).histograms
+    buckets = waits[metrics.ACCEPT_WAIT.name]
+    seen = mechanism == "fentry"
+    assert (sum(buckets.counts), round(buckets.sum, 6)) == ((2, 0.00502) if seen else (0, 0))

@@ -14,7 +14,7 @@ from tests.unit import builders as b
 from tracer.classify import classify, judge
 from tracer.close import closes_from
 from tracer.metrics import TEARDOWN
-from tracer.spans import close_wait_ns, teardown_ns
+from tracer.spans import accept_wait_ns, close_wait_ns, teardown_ns
 from tracer.tally import Durations, Tally
 from tracer.tcp import Cause, RstFlag, TcpState
 from tracer.verdict import Reason
@@ -42,6 +42,14 @@ def test_arrays_say_what_closes_say(rows: list[tuple[int, int, int, int, int, bo
     waits = [close.close_wait_us for close in closes if close.close_wait_us is not None]
     assert (teardown_ns(records, verdicts["reason"]) // 1000).tolist() == teardowns
     assert (close_wait_ns(records) // 1000).tolist() == waits
+
+
+def test_the_wait_for_accept_is_that_of_the_timeline() -> None:
+    records = np.concatenate([b.accepted(0), b.passive(), b.accepted(250)])
+    closes = closes_from(records, classify(records, b.HOST), b.HOST, {}, 0)
+    times = [close.timeline_us for close in closes]
+    shown = [at["accepted"] - at["established"] for at in times if "accepted" in at]
+    assert (accept_wait_ns(records) // 1000).tolist() == shown == [0, 250]
 
 
 def test_a_bound_belongs_to_its_bucket() -> None:

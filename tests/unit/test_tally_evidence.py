@@ -10,8 +10,10 @@ from tests.unit import builders as b
 from tracer.aggregator import Aggregator, Snapshot, StrayReset, strays_of
 from tracer.classify import classify, judge
 from tracer.outputs.summary import as_text
+from tracer.outputs.summary_evidence import CHANGES as CHANGES_WORDS
 from tracer.outputs.summary_evidence import FATES, STRAYS
-from tracer.tcp import AckFate, Kind, Stray, TimeWait
+from tracer.tcp import AckFate, ActorFlag, ConnFlag, FileRef, Kind, Stray, TimeWait, TimeWaitChange
+from tracer.verdict import Reason
 
 TIMER = {"ack_flags": 0x30, "fin_clock_10us": 4_000}
 
@@ -133,3 +135,43 @@ def test_nothing_to_say_is_no_line() -> None:
 def test_everything_has_words() -> None:
     assert set(FATES) == set(AckFate) - {AckFate.NONE}
     assert set(STRAYS) == set(Stray) - {Stray.NONE}
+
+
+def never_accepted(**fields: object) -> b.Records:
+    """Return a child whose listener was closed."""
+    flags = ConnFlag.OPENED_PASSIVE
+    return b.aborted(flags=flags, close_actor_file_ref=FileRef.NONE, closer__flags=0, **fields)
+
+
+def test_an_accept_of_what_was_never_accepted_contradicts() -> None:
+    accepted = ActorFlag.VALID | ActorFlag.ACCEPTED
+    children = [never_accepted(), never_accepted(opener__flags=accepted), b.accepted(5)]
+    assert b.reason_of(children[1]) == Reason.LISTENER_CLOSED
+    assert snapshot_of(*children).contradicted == 1
+    assert "contradict each other about 1 close:" in text_of(snapshot_of(*children))
+
+
+CHANGES = [5, 0, 0, 1, 2, 3, 4, 0]
+
+
+def test_what_became_of_time_wait_is_told_where_it_is_known() -> None:
+    assert snapshot_of(b.active()).time_wait_changes is None
+    known = snapshot_of(b.active(), time_waits=CHANGES)
+    assert known.time_wait_changes == dict(zip(TimeWaitChange, CHANGES, strict=True))
+    assert (
+        "TIME_WAIT of the whole host: 5 entered by the peer's late FIN, 1 ended by a RST, "
+        "2 ended by a SYN, 3 ended by data before the peer's FIN, 4 taken over by connect()."
+    ) in text_of(known)
+
+
+@pytest.mark.parametrize(("resets", "unseen"), [(0, 0), (5, 0), (6, 1)])
+def test_a_rst_from_time_wait_that_no_hook_saw_is_told(resets: int, unseen: int) -> None:
+    strays = [[1, 80, Stray.TIME_WAIT, 9, resets], [1, 81, Stray.NO_SOCKET, 1, 50]]
+    snapshot = snapshot_of(b.active(), time_waits=CHANGES, strays=strays)
+    assert snapshot.resets_unseen == unseen
+    assert ("missed what led to" in text_of(snapshot)) == bool(unseen)
+    assert snapshot_of(b.active(), strays=strays).resets_unseen == 0
+
+
+def test_every_change_has_its_words() -> None:
+    assert list(CHANGES_WORDS) == list(TimeWaitChange)

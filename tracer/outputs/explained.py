@@ -74,7 +74,7 @@ def _local(at: str) -> str:
 
 def _facts(close: Close) -> Iterator[str]:
     if close.opener:
-        yield f"opened by {close.opener.comm or NAMELESS} (pid {close.opener.pid})"
+        yield f"{_opened(close)} by {close.opener.comm or NAMELESS} (pid {close.opener.pid})"
     if close.closer:
         how = f": {close.closer.how}" if close.closer.how else ""
         closer = close.closer
@@ -84,6 +84,13 @@ def _facts(close: Close) -> Iterator[str]:
     unread = f" ({volume(close.unread_bytes)} unread)" if close.unread_bytes else ""
     life = f", lived {duration(close.lifetime_us)}" if close.lifetime_us is not None else ""
     yield f"sent {volume(close.tx_bytes)}, received {volume(close.rx_bytes)}{unread}{life}"
+
+
+def _opened(close: Close) -> str:
+    at = close.timeline_us
+    if "accepted" not in at:
+        return "opened"
+    return f"accepted after {duration(at['accepted'] - at.get('established', 0))}"
 
 
 def _why(close: Close, *, color: bool) -> list[str]:

@@ -123,6 +123,9 @@ def _accounts(snapshot: Snapshot) -> Iterator[str]:
     if snapshot.contradicted:
         closes = plural(snapshot.contradicted, "close")
         yield f"A hook and the counters contradict each other about {closes}: please report it."
+    if snapshot.resets_unseen:
+        unseen = plural(snapshot.resets_unseen, "RST")
+        yield f"The hook for TIME_WAIT missed what led to {unseen}: please report it."
     yield from _losses(snapshot)
     yield _balance(snapshot)
 

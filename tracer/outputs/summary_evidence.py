@@ -7,7 +7,7 @@ import textwrap
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
-from tracer.tcp import AckFate, Stray, TimeWait
+from tracer.tcp import AckFate, Stray, TimeWait, TimeWaitChange
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,6 +29,16 @@ FATES: Final = {
     AckFate.AT_ONCE: "at once",
     AckFate.UNKNOWN: "not known",
 }
+CHANGES: Final = {
+    TimeWaitChange.PEER_FIN: "entered by the peer's late FIN",
+    TimeWaitChange.RESTARTED_BY_FIN: "begun again by a repeated FIN",
+    TimeWaitChange.RESTARTED_BY_OTHER: "begun again by another segment",
+    TimeWaitChange.ENDED_BY_RST: "ended by a RST",
+    TimeWaitChange.ENDED_BY_SYN: "ended by a SYN",
+    TimeWaitChange.ENDED_BY_DATA: "ended by data before the peer's FIN",
+    TimeWaitChange.REUSED: "taken over by connect()",
+    TimeWaitChange.DESTROYED: "destroyed",
+}
 STRAYS: Final = {
     Stray.NO_SOCKET: "nothing listens there",
     Stray.TIME_WAIT: "already in TIME_WAIT",
@@ -38,7 +48,8 @@ STRAYS: Final = {
 
 def evidence(snapshot: Snapshot) -> Iterator[str]:
     """Yield the lines there is something to say for, none longer than a terminal."""
-    for line in (_fates(snapshot), _losses(snapshot), _time_wait(snapshot), _strays(snapshot)):
+    lines = (_fates, _losses, _time_wait, _time_wait_changes, _strays)
+    for line in (say(snapshot) for say in lines):
         yield from textwrap.wrap(line, WIDTH, subsequent_indent="  ")
 
 
@@ -72,6 +83,12 @@ def _time_wait(snapshot: Snapshot) -> str:
     if unknown := ends.get(TimeWait.UNKNOWN, 0):
         parts.append(f"{unknown:,} not known")
     return f"TIME_WAIT: {', '.join(parts)}."
+
+
+def _time_wait_changes(snapshot: Snapshot) -> str:
+    changes = snapshot.time_wait_changes or {}
+    parts = [f"{changes[one]:,} {words}" for one, words in CHANGES.items() if changes.get(one)]
+    return f"TIME_WAIT of the whole host: {', '.join(parts)}." if parts else ""
 
 
 def _strays(snapshot: Snapshot) -> str:
