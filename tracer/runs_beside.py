@@ -2,7 +2,8 @@
 """Beside censuses: follow closes for what only they tell.
 
 A connection that is followed knows when its CLOSE_WAIT began, and censuses ask it; a connect()
-that found no local port is a close of its own.
+that found no local port is a close of its own; where a hook sees accept(), closes tell how long
+it took.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from tracer.kernel.census import CensusSource
+    from tracer.kernel.hooks import Hook
     from tracer.kernel.source import KernelSource
     from tracer.wire import Records
 
@@ -43,6 +45,12 @@ class Follower:
         from tracer.kernel.census import CensusSource  # noqa: PLC0415
 
         return CensusSource(self._source.loaded)
+
+    def hooks(self, hook: Hook) -> bool:
+        """Say whether this kernel lets functions be hooked for that."""
+        from tracer.kernel import hooks  # noqa: PLC0415
+
+        return hooks.in_force(self._source.manifest, hook)
 
     def fetch(self) -> None:
         """Take what has come."""

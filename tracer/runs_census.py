@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from tracer.detectors.narrow import CensusFilter
     from tracer.kernel.census import CensusSource
     from tracer.outputs.screen import Screen
+    from tracer.runs_beside import Counted, Follower
     from tracer.session_live import Stop
     from tracer.wire import Records
 
@@ -64,10 +65,7 @@ def leaks(wishes: Wishes) -> None:
     More than one look also traces: what enters CLOSE_WAIT meanwhile has an exact age.
     """
     with ExitStack() as stack:
-        beside = None
-        if wishes.several:
-            beside = runs_beside.attach(stack, "ages in CLOSE_WAIT are lower bounds")
-        source = stack.enter_context(beside.census() if beside else attach())
+        source, beside = _beside(stack, wishes, "ages in CLOSE_WAIT are lower bounds")
         from tracer.detectors.close_wait_leak import CloseWaitLeak  # noqa: PLC0415
         from tracer.outputs import leaks as form  # noqa: PLC0415
 
@@ -94,16 +92,14 @@ def ports(wishes: Wishes) -> None:
         from tracer.detectors.port_failures import PortFailures  # noqa: PLC0415
         from tracer.detectors.port_openers import PortOpeners  # noqa: PLC0415
 
-        missed, openers, beside = PortFailures(), PortOpeners(), None
+        missed, openers = PortFailures(), PortOpeners()
 
         def closed(closes: Records, reasons: NDArray[np.uint8]) -> None:
             missed.add(closes, reasons)
             openers.add(closes)
 
-        if wishes.several:
-            without = "connect() without a port is not counted, nor who opened connections"
-            beside = runs_beside.attach(stack, without, closed)
-        source = stack.enter_context(beside.census() if beside else attach())
+        without = "connect() without a port is not counted, nor who opened connections"
+        source, beside = _beside(stack, wishes, without, closed)
         from tracer.detectors.local_ports import LocalPorts  # noqa: PLC0415
         from tracer.detectors.time_wait import TimeWait  # noqa: PLC0415
         from tracer.outputs import ports as form  # noqa: PLC0415
@@ -130,24 +126,38 @@ def ports(wishes: Wishes) -> None:
 
 
 def listeners(wishes: Wishes) -> None:
-    """Show the queues of listening sockets. Raises HostError."""
-    with attach() as source:
+    """Show the queues of listening sockets. Raises HostError.
+
+    More than one look also traces: how long connections wait for accept(), where a hook sees it.
+    """
+    with ExitStack() as stack:
+        from tracer.detectors.accept_waits import AcceptWaits  # noqa: PLC0415
+
+        accepted = AcceptWaits()
+        without = "how long connections wait for accept() is not known"
+        source, beside = _beside(stack, wishes, without, accepted.add)
         from tracer.detectors.listen_overflow import ListenOverflow  # noqa: PLC0415
+        from tracer.kernel import hooks  # noqa: PLC0415
         from tracer.outputs import listeners as form  # noqa: PLC0415
 
         detector, asked = ListenOverflow(), _filter(wishes)
+        seen = beside is not None and beside.hooks(hooks.ACCEPTED)
 
         def show(census: Census, width: int | None) -> Iterable[str]:
+            if beside:
+                beside.fetch()
+            waits = accepted.found() if seen else {}
             # Counters are split among all listeners, so all are judged and some shown.
             report = detector.look(census)
             cookies = frozenset(census.sockets["cookie"][asked.mask(census)].tolist())
             mine = [finding for finding in report.findings if finding.cookie in cookies]
             chosen = _first(mine, form.SORTS[wishes.sort], wishes)
             if width is None:
-                return form.as_json(report, chosen, census)
-            return form.as_lines(report, chosen, census, width, color=wishes.color)
+                return form.as_json(report, chosen, census, waits)
+            return form.as_lines(report, chosen, census, waits, width, color=wishes.color)
 
-        _follow(source, wishes, show, (TcpState.LISTEN,))
+        meanwhile = beside.fetch if beside else None
+        _follow(source, wishes, show, (TcpState.LISTEN,), meanwhile=meanwhile)
 
 
 def states(wishes: Wishes) -> None:
@@ -163,6 +173,14 @@ def states(wishes: Wishes) -> None:
             return form.as_lines(counted, census, width, *order, color=wishes.color)
 
         _follow(source, wishes, show, (TcpState.LISTEN,))
+
+
+# Closes are followed besides where there is time for some to come.
+def _beside(
+    stack: ExitStack, wishes: Wishes, without: str, counted: Counted | None = None
+) -> tuple[CensusSource, Follower | None]:
+    beside = runs_beside.attach(stack, without, counted) if wishes.several else None
+    return stack.enter_context(beside.census() if beside else attach()), beside
 
 
 def attach() -> CensusSource:

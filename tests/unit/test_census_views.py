@@ -6,7 +6,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ import pytest
 
 from tests.unit import censuses as c
 from tracer.census import STATES
+from tracer.detectors.accept_waits import AcceptWait
 from tracer.detectors.close_wait_leak import CloseWaitLeak
 from tracer.detectors.finding import unit_of
 from tracer.detectors.listen_overflow import ListenOverflow
@@ -70,6 +71,9 @@ def busy() -> Census:
     )  # fmt: skip
 
 
+WAITS = {(1, 80): AcceptWait(accepted=1_000, p50_us=60, p99_us=1_200, max_us=3_000_000)}
+
+
 def views(census: Census, width: int) -> dict[str, list[str]]:
     found, destinations = CloseWaitLeak().look(census), LocalPorts().look(census)
     heard, (services, totals) = ListenOverflow().look(census), TimeWait().look(census)
@@ -81,7 +85,7 @@ def views(census: Census, width: int) -> dict[str, list[str]]:
         "ports": ports.as_lines(
             ports.Ports(destinations, served, totals, failures), census, width, color=False
         ),
-        "listeners": listeners.as_lines(heard, heard.findings, census, width, color=False),
+        "listeners": listeners.as_lines(heard, heard.findings, census, WAITS, width, color=False),
         "kill": killing.as_lines(stale_ones, census, 20, width, color=False),
         "census": counts.as_lines(socket_states(census), census, width, "sockets", 2, color=False),
     }
@@ -105,7 +109,7 @@ def test_json_lines_hold_what_the_docs_promise(busy: Census) -> None:
     text = [
         *leaks.as_json(found, found.findings, busy),
         *ports.as_json(ports.Ports(destinations, services[1:], totals, FAILED), busy),
-        *listeners.as_json(heard, heard.findings, busy),
+        *listeners.as_json(heard, heard.findings, busy, WAITS),
         *killing.as_json(busy.sockets[:2], busy, None, str),
         *counts.as_json(socket_states(busy), busy, "sockets", 20),
     ]
@@ -130,6 +134,22 @@ def keys_of(value: object) -> set[str]:
         return set()
     inner = [keys_of(one) for key, one in value.items() if key != "left_out"]
     return set(value).union(*inner)
+
+
+def test_the_wait_for_accept_is_shown_where_it_is_known() -> None:
+    census = c.census(0, [c.listener(80), c.listener(81)])
+    heard = ListenOverflow().look(census)
+    for waits, known in ((WAITS, ["1.2ms", "-"]), ({}, [])):
+        lines = listeners.as_lines(heard, heard.findings, census, waits, 79, color=False)
+        (titles,) = (line.split() for line in lines if "LISTENER" in line)
+        assert ("WAIT" in titles) == bool(known)
+        shown = [line.split()[-1] for line in lines if ":80 " in line or ":81 " in line]
+        assert not known or shown == known
+    first, second = map(
+        json.loads, list(listeners.as_json(heard, heard.findings, census, WAITS))[:2]
+    )
+    assert first["accept_wait"] == asdict(WAITS[1, 80])
+    assert second["accept_wait"] is None
 
 
 def test_empty_views_say_so() -> None:

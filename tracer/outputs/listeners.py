@@ -3,19 +3,22 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
 from tracer.outputs import findings as form
 from tracer.outputs.table import Column
-from tracer.outputs.text import endpoint, plural
+from tracer.outputs.text import duration, endpoint, plural
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from tracer.census import Census
+    from tracer.detectors.accept_waits import AcceptWait
     from tracer.detectors.listen_namespace import ListenNamespace
     from tracer.detectors.listen_overflow import ListenerFinding, ListenReport
 
+    Waits = Mapping[tuple[int, int], AcceptWait]
     Cell = Callable[[ListenerFinding], str]
 
 SORTS: Final[dict[str, Callable[[ListenerFinding], float]]] = {
@@ -29,14 +32,17 @@ WILDCARDS: Final = {"0.0.0.0": "*", "::": "[*]"}  # noqa: S104 - text, not a soc
 
 
 def as_lines(
-    report: ListenReport, chosen: Sequence[ListenerFinding], census: Census, width: int,
-    *, color: bool,
+    report: ListenReport, chosen: Sequence[ListenerFinding], census: Census, waits: Waits,
+    width: int, *, color: bool,
 ) -> list[str]:  # fmt: skip
-    """Return the table of the chosen listeners, and what their namespaces count."""
+    """Return the table of the chosen listeners, and what their namespaces count.
+
+    `waits`: for accept(), by network namespace and port, as far as they are known.
+    """
     if not chosen:
         return [_none(report), *form.accounts(census)]
     names, spaces = form.netns_names(census), {space.netns: space for space in report.namespaces}
-    columns = _columns(wide=width >= form.WIDE)
+    columns = _columns(waits, wide=width >= form.WIDE)
     lines: list[str] = []
     for netns, mine in form.by_netns(chosen).items():
         words = _heading(netns, spaces.get(netns), names)
@@ -56,17 +62,19 @@ def _none(report: ListenReport) -> str:
     return f"None of {plural(report.listeners, 'listener')} is what was asked for."
 
 
-def _columns(*, wide: bool) -> list[tuple[Column, Cell]]:
+def _columns(waits: Waits, *, wide: bool) -> list[tuple[Column, Cell]]:
     columns: list[tuple[Column, Cell]] = [
         (Column("LISTENER", least=12), _address),
         (Column("HELD BY", least=12), lambda f: form.who(f.holders, f.holder_count)),
         (Column("QUEUE", right=True), lambda f: f"{f.queue.accept_queue:,}"),
         (Column("PEAK", right=True), lambda f: f"{f.queue.accept_queue_peak:,}"),
         (Column("LIMIT", right=True), lambda f: f"{f.queue.limit:,}"),
-        (Column("BY"), lambda f: f.queue.limit_from or "-"),
+        *([] if waits and not wide else [(Column("BY"), lambda f: f.queue.limit_from or "-")]),
         (Column("SYN", right=True), lambda f: f"{f.queue.syn_queue:,}"),
         (Column("DROPS", right=True), _drops),
     ]
+    if waits:
+        columns.append((Column("WAIT", right=True), lambda f: _wait(waits.get((f.netns, f.lport)))))
     if wide:
         columns.append((Column("VERDICT"), lambda f: f.verdict.label.replace("_", " ")))
         columns.append((Column("UNIT", least=8), lambda f: f.unit or "-"))
@@ -81,6 +89,10 @@ def _address(finding: ListenerFinding) -> str:
 def _drops(finding: ListenerFinding) -> str:
     since = finding.queue.drops_since
     return f"{finding.queue.drops:,}" + (f" +{since:,}" if since else "")
+
+
+def _wait(wait: AcceptWait | None) -> str:
+    return duration(wait.p99_us) if wait else "-"
 
 
 def _heading(netns: int, space: ListenNamespace | None, names: dict[int, str]) -> str:
@@ -103,17 +115,20 @@ def _orphans(spaces: Sequence[ListenNamespace]) -> str:
 
 
 def as_json(
-    report: ListenReport, chosen: Sequence[ListenerFinding], census: Census
+    report: ListenReport, chosen: Sequence[ListenerFinding], census: Census, waits: Waits
 ) -> Iterator[str]:
     """Return a line per listener, then one per namespace."""
     names = form.netns_names(census)
     for finding in chosen:
-        yield form.json_line("listener", _listener_json(finding, names))
+        wait = waits.get((finding.netns, finding.lport))
+        yield form.json_line("listener", _listener_json(finding, wait, names))
     for space in report.namespaces:
         yield form.json_line("listen_total", _namespace_json(space, names, census))
 
 
-def _listener_json(f: ListenerFinding, names: dict[int, str]) -> dict[str, Any]:
+def _listener_json(
+    f: ListenerFinding, wait: AcceptWait | None, names: dict[int, str]
+) -> dict[str, Any]:
     return {
         "verdict": f.verdict.label,
         "severity": f.severity.label,
@@ -136,6 +151,7 @@ def _listener_json(f: ListenerFinding, names: dict[int, str]) -> dict[str, Any]:
         "drops_per_minute": f.queue.drops_per_minute,
         "overflows": f.queue.overflows,
         "watched_s": f.queue.watched_s,
+        "accept_wait": wait and asdict(wait),
     }
 
 
