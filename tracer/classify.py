@@ -53,10 +53,6 @@ GRACEFUL_FIRST, GRACEFUL_LAST = int(Reason.FIN_CARRIED_ACK), int(Reason.CLOSING_
 PEER_FIRST = 1 << TcpState.CLOSE_WAIT | 1 << TcpState.LAST_ACK
 WE_FIRST = 1 << TcpState.FIN_WAIT1 | 1 << TcpState.FIN_WAIT2 | 1 << TcpState.CLOSING
 
-# By states_seen: no connection passes states of both sides.
-_STATES = np.uint16((1 << 13) - 1)
-_BOTH_FIRST = np.array([bool(seen & PEER_FIRST and seen & WE_FIRST) for seen in range(1 << 13)])
-
 # A socket cannot reach CLOSE from these, or has no teardown to judge.
 _NO_TEARDOWN = tuple(int(state) for state in (TcpState.TIME_WAIT, TcpState.CLOSE, TcpState.LISTEN))
 _OLD_STATE_IS_SOUND = np.zeros(256, np.bool_)
@@ -136,7 +132,9 @@ def _reasons(records: Records, host: HostFacts) -> Reasons:
 
 def _sound(records: Records, old: npt.NDArray[np.uint8], reasons: Reasons) -> Mask:
     # Rows that can be judged at all; the others get their reason here.
-    contradicts = _BOTH_FIRST[records["states_seen"] & _STATES]
+    # No connection passes states of both sides.
+    seen = records["states_seen"]
+    contradicts = ((seen & PEER_FIRST) != 0) & ((seen & WE_FIRST) != 0)
     closes = records["type"] == RECORD_CLOSE
     sound: Mask = closes & _OLD_STATE_IS_SOUND[old] & ~contradicts
     if not sound.all():

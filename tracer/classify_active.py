@@ -47,12 +47,14 @@ def active(rows: Rows) -> Reasons:
     """
     segments = since(rows, "at_fin_sent", "at_halfway", "segs_in")
     data = since(rows, "at_fin_sent", "at_halfway", "data_segs_in")
-    acked_seen = rows.column("fin_acked_ns") != 0
-    sent_seen = rows.column("fin_sent_ns") != 0
-    one_skb = rows.has("sk_flags", DONE) & (rows.column("fin_acked_ns") == rows.column("closed_ns"))
+    acked_ns = rows.column("fin_acked_ns")
+    acked_seen, sent_seen = acked_ns != 0, rows.column("fin_sent_ns") != 0
+    done = rows.has("sk_flags", DONE)
+    one_skb = done & (acked_ns == rows.column("closed_ns"))
     # GRO joins only segments with payload, so outside the backlog a skb without
     # payload was one segment.
-    one_segment = (segments == 1) | ((data == 0) & ~rows.has("flags", FIN_ACKED_OWNED))
+    flags = rows.column("flags")
+    one_segment = (segments == 1) | ((data == 0) & ((flags & FIN_ACKED_OWNED) == 0))
     reasons = select(
         _ACTIVE,
         (
@@ -68,22 +70,24 @@ def active(rows: Rows) -> Reasons:
     untold = (reasons == PEER_PURE_OR_DATA) & sent_seen
     if untold.any():
         reasons[untold] = _mixed_arrivals(rows.only(untold))
-    disordered = acked_seen & ~one_skb & rows.has("sk_flags", DONE)
-    disordered &= rows.column("out_of_order") != 0
-    if disordered.any():
+    apart = acked_seen & ~one_skb & done
+    if apart.any():
+        disordered = apart & (rows.column("out_of_order") != 0)
         reasons[disordered] = _out_of_order(rows.only(disordered))
-    reasons[_maybe_refused(rows) & acked_seen & sent_seen] = PEER_FIN_MAY_BE_REFUSED
-    unseen = ~acked_seen & rows.has("states_seen", FIN_WAIT1_SEEN)
-    reasons[unseen] = CONTRADICTION
+    dropped = (flags & DROPPED) != 0
+    if dropped.any():
+        reasons[_maybe_refused(rows, dropped) & acked_seen & sent_seen] = PEER_FIN_MAY_BE_REFUSED
+    if not acked_seen.all():
+        reasons[~acked_seen & rows.has("states_seen", FIN_WAIT1_SEEN)] = CONTRADICTION
     return reasons
 
 
-def _maybe_refused(rows: Rows) -> Mask:
+def _maybe_refused(rows: Rows, dropped: Mask) -> Mask:
     # Without memory for its data a segment is dropped, and its FIN with it; the ACK in it
     # was taken before. The FIN that ended the connection came with data after ours, then,
     # and says nothing of its first copy. tcp_data_queue() refuses no FIN without data.
     data = since(rows, "at_fin_sent", "at_close", "rcv_nxt") > 1
-    refused: Mask = data & rows.has("sk_flags", DONE) & rows.has("flags", DROPPED)
+    refused: Mask = data & rows.has("sk_flags", DONE) & dropped
     return refused
 
 

@@ -90,7 +90,8 @@ def passive(rows: Rows) -> Reasons:
         ),
     )
     separate = seen & ~fin_unacked
-    reasons[separate] = _acked_before_our_fin(rows.only(separate))
+    if separate.any():
+        reasons[separate] = _acked_before_our_fin(rows.only(separate))
     several = seen & fin_unacked & ~one_segment
     if several.any():
         reasons[several] = _several_segments(rows.only(several))
