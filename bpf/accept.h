@@ -13,7 +13,7 @@
 
 #define WAITED_MAX_US 0xffffffff
 
-static __always_inline void take_accept(struct conn_record *conn)
+static __always_inline void take_accept(struct conn *conn)
 {
 	u64 now = bpf_ktime_get_ns(), waited_us;
 

@@ -141,7 +141,7 @@ static __always_inline u64 close_wait_ns(struct sock *sk)
 {
 #ifdef SLOTS
 	u64 key = key_of(sk), since_ns;
-	struct conn_record *conn = conn_find(key);
+	struct conn *conn = conn_find(key);
 
 	if (!conn || conn->state != TCP_CLOSE_WAIT)
 		return 0;

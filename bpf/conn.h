@@ -1,83 +1,123 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Where connections live from their first event to CLOSE.
+ * Where connections live from their first event to CLOSE: beginning and end.
  */
 #ifndef FOURWAVE_CONN_H
 #define FOURWAVE_CONN_H
 
 /* What a new element of the hash is made of; too large for the stack. */
-BPF_ARRAY(blank, struct conn_record, 1);
+BPF_ARRAY(blank, struct conn, 1);
 
 /*
- * The same without the hash, for programs that may not use one whose elements
- * are allocated as they are needed: before v6.1 the kernel warns of those where
- * a kprobe or a raw tracepoint runs them (Linux commit ee4ed53c5eb6).
+ * The same as conn_find() without the hash, for programs that may not use one
+ * whose elements are allocated as they are needed: before v6.1 the kernel warns
+ * of those where a kprobe or a raw tracepoint runs them (Linux commit
+ * ee4ed53c5eb6).
  */
-static __always_inline struct conn_record *slot_find(u64 cookie)
+static __always_inline struct conn *slot_find(u64 cookie)
 {
-	struct slot *hot = hot_slot(cookie), *cold = cold_slot(cookie);
+	struct conn *first = first_slot(cookie), *second = second_slot(cookie);
 
-	if (!cookie || !hot || !cold)
+	if (!cookie || !first || !second)
 		return NULL;
-	if (hot->conn.cookie == cookie)
-		return &hot->conn;
-	return cold->conn.cookie == cookie ? &cold->conn : NULL;
+	if (first->cookie == cookie)
+		return first;
+	return second->cookie == cookie ? second : NULL;
+}
+
+#ifdef HAS_CMPXCHG
+/* Whoever puts its cookie where none was owns the place. */
+static __always_inline bool slot_take(struct conn *slot, u64 cookie)
+{
+	return !slot->cookie && !__sync_val_compare_and_swap(&slot->cookie, 0, cookie);
 }
 
 /*
- * Whoever reads back its own claim alone owns the slot. Two that try at once
+ * Nothing that was done here before may come after. x86 keeps stores in order;
+ * elsewhere the exchange does, whose result is needed to make it one.
+ */
+static __always_inline void slot_free(struct conn *slot)
+{
+#ifdef STORES_IN_ORDER
+	*(volatile u64 *)&slot->cookie = 0;
+#else
+	__sync_lock_test_and_set(&slot->cookie, 0);
+#endif
+}
+#else
+/*
+ * Whoever reads back its own claim alone owns the place. Two that try at once
  * may both step back, never both go on; stepping back leads further down.
  */
-static __always_inline struct conn_record *slot_take(struct slot *slot, struct sock *sk)
+static __always_inline bool slot_take(struct conn *slot, u64 cookie)
 {
-	if (!slot || slot->claims)
-		return NULL;
+	if (slot->claims)
+		return false;
 	__sync_fetch_and_add(&slot->claims, 1);
-	if (*(volatile u64 *)&slot->claims != 1) {
+	if (*(volatile u32 *)&slot->claims != 1) {
 		__sync_fetch_and_add(&slot->claims, -1);
-		return NULL;
+		return false;
 	}
-	slot->sk = (u64)sk;
-	return &slot->conn;
+	slot->cookie = cookie;
+	return true;
 }
 
-static __always_inline struct conn_record *conn_spill(u64 cookie, struct sock *sk)
+static __always_inline void slot_free(struct conn *slot)
 {
-	struct slot *hot = hot_slot(cookie), *cold = cold_slot(cookie);
-	struct conn_record *conn, *any;
-	int first = 0;
+	slot->cookie = 0;
+	__sync_fetch_and_add(&slot->claims, -1);
+}
+#endif
 
-	if (!hot || !cold)
+static __always_inline struct conn *conn_spill(u64 cookie)
+{
+	struct conn *first = first_slot(cookie), *second = second_slot(cookie);
+	struct conn *conn = second, *any;
+	int only = 0;
+
+	if (!first || !second)
 		return NULL;
-	conn = slot_take(cold, sk);
-	if (!conn) {
-		any = blank.lookup(&first);
+	if (!slot_take(second, cookie)) {
+		any = blank.lookup(&only);
 		if (!any || conns.update(&cookie, any))
 			return NULL;
-		__sync_fetch_and_add(&cold->spilled, 1);
+		__sync_fetch_and_add(&second->spilled, 1);
 		conn = conns.lookup(&cookie);
+		if (conn)
+			conn->cookie = cookie;
 	}
-	__sync_fetch_and_add(&hot->spilled, 1);
+	__sync_fetch_and_add(&first->spilled, 1);
 	return conn;
+}
+
+static __always_inline struct conn *conn_slot(u64 cookie)
+{
+	struct conn *first = first_slot(cookie);
+
+	return first && slot_take(first, cookie) ? first : conn_spill(cookie);
 }
 
 /* A connection from here on. A socket that connects again keeps its cookie, and
  * its place if its CLOSE went unseen. */
-static __always_inline struct conn_record *conn_start(struct conn_record *conn, struct sock *sk,
-						      struct counters *slot, int old, int new)
+static __always_inline struct conn *conn_start(struct conn *conn, struct sock *sk,
+					       struct counters *slot, u64 old, u64 new)
 {
 	u64 cookie = new_key_of(sk);
 
 	if (!conn)
-		conn = slot_take(hot_slot(cookie), sk);
-	if (!conn)
-		conn = conn_spill(cookie, sk);
+		conn = conn_slot(cookie);
 	if (!conn)
 		return NULL;
-	__builtin_memset(conn, 0, sizeof(*conn));
-	conn->cookie = cookie;
+	conn->sk = (u64)sk;
+	conn->seen = 0;
 	conn->state = old;
 	conn->states_seen = 1 << old;
+	conn->opened_ns = 0;
+	conn->established_ns = 0;
+	conn->fin_received_ns = 0;
+	conn->fin_sent_ns = 0;
+	conn->fin_acked_ns = 0;
+	conn->opener.flags = 0;
 	if (new == TCP_SYN_SENT)
 		conn->flags = CONN_OPENED_ACTIVE;
 	else if (old == TCP_SYN_RECV)
@@ -87,38 +127,25 @@ static __always_inline struct conn_record *conn_start(struct conn_record *conn, 
 	return conn;
 }
 
-static __always_inline void slot_free(struct slot *slot)
-{
-	slot->conn.cookie = 0;
-	__sync_fetch_and_add(&slot->claims, -1);
-}
-
-/* Free the place at this index, which is in use. */
-static __always_inline void slot_release(struct slot *slot, u32 index)
-{
-	struct slot *hot = hot_slot(slot->conn.cookie);
-
-	if (index >= HOT_SLOTS && hot)
-		__sync_fetch_and_add(&hot->spilled, -1);
-	slot_free(slot);
-}
-
-static __always_inline void conn_release(struct conn_record *conn)
+static __always_inline void conn_release(struct conn *conn)
 {
 	u64 cookie = conn->cookie;
-	struct slot *hot = hot_slot(cookie), *cold = cold_slot(cookie);
+	struct conn *first = first_slot(cookie), *second;
 
-	if (!hot || !cold)
+	if (!first)
 		return;
-	if (hot->conn.cookie == cookie) {
-		slot_free(hot);
+	if (first->cookie == cookie) {
+		slot_free(first);
 		return;
 	}
-	if (cold->conn.cookie == cookie)
-		slot_free(cold);
+	second = second_slot(cookie);
+	if (!second)
+		return;
+	if (second->cookie == cookie)
+		slot_free(second);
 	else if (!conns.delete(&cookie))
-		__sync_fetch_and_add(&cold->spilled, -1);
-	__sync_fetch_and_add(&hot->spilled, -1);
+		__sync_fetch_and_add(&second->spilled, -1);
+	__sync_fetch_and_add(&first->spilled, -1);
 }
 
 /*
@@ -128,7 +155,7 @@ static __always_inline void conn_release(struct conn_record *conn)
 static __always_inline void address_is_new(struct sock *sk)
 {
 #ifndef HAS_SOCKET_COOKIE
-	struct conn_record *conn = conn_find(key_of(sk));
+	struct conn *conn = conn_find(key_of(sk));
 	struct counters *slot = counters();
 
 	if (!conn || !slot)

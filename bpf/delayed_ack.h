@@ -7,7 +7,7 @@
 #define FOURWAVE_DELAYED_ACK_H
 
 /* ->CLOSE_WAIT, inside tcp_fin(): the FIN is in rcv_nxt, and not acknowledged yet. */
-static __always_inline void take_delayed_ack(struct conn_record *conn, struct tcp_sock *tp)
+static __always_inline void take_delayed_ack(struct conn *conn, struct tcp_sock *tp)
 {
 	u32 rcv_nxt = tp->rcv_nxt;
 	u8 flags = 0;
@@ -24,6 +24,7 @@ static __always_inline void take_delayed_ack(struct conn_record *conn, struct tc
 	if (rcv_nxt - tp->copied_seq > 1)
 		flags |= ACK_DATA_UNREAD;
 	conn->ack_flags = flags;
+	conn->oow_ack_time = tp->last_oow_ack_time;
 }
 
 /*
@@ -31,7 +32,7 @@ static __always_inline void take_delayed_ack(struct conn_record *conn, struct tc
  * timer sets TCP's clock (tcp_delack_timer_handler()); an ACK that leaves at once
  * does not, so the clock still shows when the FIN came.
  */
-static __always_inline void take_ack_of_fin(struct conn_record *conn, struct tcp_sock *tp)
+static __always_inline void take_ack_of_fin(struct conn *conn, struct tcp_sock *tp)
 {
 	u64 clock = tp->tcp_clock_cache, came = conn->fin_received_ns, waited_10us;
 

@@ -44,7 +44,7 @@ static __always_inline void take_actor(struct actor *to, struct sock *sk)
  * Is this change TCP's answer to a segment, whoever holds the lock? All else
  * is the act of a process or of a timer.
  */
-static __always_inline bool is_by_segment(struct sock *sk, struct tcp_sock *tp, int old, int new)
+static __always_inline bool is_by_segment(struct sock *sk, struct tcp_sock *tp, u64 old, u64 new)
 {
 	switch (new) {
 	case TCP_SYN_RECV:
@@ -73,39 +73,38 @@ static __always_inline u64 time_of(struct tcp_sock *tp, bool by_segment)
 	return by_segment && segment_ns ? segment_ns : bpf_ktime_get_ns();
 }
 
-static __always_inline void take_tuple(struct conn_record *conn, struct sock *sk,
-				       struct tcp_sock *tp)
+static __always_inline void take_tuple(struct conn_record *to, struct sock *sk, struct tcp_sock *tp)
 {
-	if (sk->skc_family == AF_INET) {
-		take_v4(conn->saddr, sk->skc_rcv_saddr);
-		take_v4(conn->daddr, sk->skc_daddr);
-		conn->family = 4;
-	}
 #ifdef HAS_sock_skc_v6_daddr
-	else {
-		take_v6(conn->saddr, sk->skc_v6_rcv_saddr);
-		take_v6(conn->daddr, sk->skc_v6_daddr);
-		conn->family = is_v4_mapped(conn->daddr) ? 4 : 6;
-	}
+	if (sk->skc_family != AF_INET) {
+		take_v6(to->saddr, sk->skc_v6_rcv_saddr);
+		take_v6(to->daddr, sk->skc_v6_daddr);
+		to->family = is_v4_mapped(to->daddr) ? 4 : 6;
+	} else
 #endif
+	{
+		take_v4(to->saddr, sk->skc_rcv_saddr);
+		take_v4(to->daddr, sk->skc_daddr);
+		to->family = 4;
+	}
 	/* Not skc_num: tcp_set_state() has put the port by now. */
-	conn->lport = bpf_ntohs(tp->inet_sport);
-	conn->rport = bpf_ntohs(sk->skc_dport);
-	conn->netns = sk->skc_net->inum;
+	to->lport = bpf_ntohs(tp->inet_sport);
+	to->rport = bpf_ntohs(sk->skc_dport);
+	to->netns = sk->skc_net->inum;
 }
 
 /*
  * Was a TIME_WAIT mini-socket made? tcp_time_wait() hashes it into the
  * socket's own bucket before tcp_done() leads to CLOSE, so it is there now.
  * The bucket is an array behind a plain pointer: probe reads, on this path only.
+ * `tw` is room for them.
  */
-static __always_inline u8 find_time_wait(struct sock *sk)
+static __always_inline u8 find_time_wait(struct sock *sk, struct inet_timewait_sock *tw)
 {
 #ifdef HAS_net_hashinfo
 	struct inet_hashinfo *hashinfo = sk->skc_net->hashinfo;
 	u32 hash = sk->skc_hash;
 	u64 bucket = (u64)hashinfo->ehash + (u64)(hash & hashinfo->ehash_mask) * sizeof(u64);
-	struct inet_timewait_sock tw = {};
 	u64 node = 0;
 	int i;
 
@@ -115,12 +114,12 @@ static __always_inline u8 find_time_wait(struct sock *sk)
 		if (node & 1)
 			return TW_NONE;
 		node -= offsetof(struct inet_timewait_sock, skc_nulls_node);
-		if (bpf_probe_read_kernel(&tw, sizeof(tw), (void *)node))
+		if (bpf_probe_read_kernel(tw, sizeof(*tw), (void *)node))
 			return TW_NOT_LOOKED;
-		if (tw.skc_state == TCP_TIME_WAIT && tw.skc_hash == hash &&
-		    tw.skc_dport == sk->skc_dport && tw.skc_daddr == sk->skc_daddr)
-			return tw.tw_substate;
-		node = tw.skc_nulls_node;
+		if (tw->skc_state == TCP_TIME_WAIT && tw->skc_hash == hash &&
+		    tw->skc_dport == sk->skc_dport && tw->skc_daddr == sk->skc_daddr)
+			return tw->tw_substate;
+		node = tw->skc_nulls_node;
 	}
 #endif
 	return TW_NOT_LOOKED;
@@ -130,43 +129,38 @@ static __always_inline u8 find_time_wait(struct sock *sk)
  * A bare ACK may answer an old segment instead of the peer's FIN: then
  * last_oow_ack_time changes between the two FINs.
  */
-static __always_inline void take_old_answered(struct conn_record *conn, struct tcp_sock *tp,
-					      int new)
+static __always_inline void take_old_answered(struct conn *conn, struct tcp_sock *tp)
 {
-	if (new == TCP_CLOSE_WAIT)
-		conn->oow_ack_time = tp->last_oow_ack_time;
-	else if (new == TCP_LAST_ACK && conn->oow_ack_time != tp->last_oow_ack_time)
+	if (conn->fin_received_ns && conn->oow_ack_time != tp->last_oow_ack_time)
 		conn->flags |= CONN_OLD_ANSWERED;
 }
 
-static __always_inline void take_end(struct conn_record *conn, struct sock *sk, struct tcp_sock *tp,
-				     int old, u64 now)
+static __always_inline void take_end(struct conn_record *to, struct sock *sk, struct tcp_sock *tp)
 {
 	u64 lingertime = sk->sk_lingertime;
 
-	conn->closed_ns = now;
-	conn->old_state = old;
-	conn->sk_shutdown = sk->sk_shutdown;
-	conn->sk_flags = sk->skc_flags;
-	conn->sk_err = sk->sk_err;
-	conn->lingertime_jiffies = lingertime > 0xffffffff ? 0xffffffff : lingertime;
-	conn->user_timeout_ms = tp->icsk_user_timeout;
-	conn->linger2 = tp->linger2;
-	conn->probes_out = tp->icsk_probes_out;
-	conn->retransmits = tp->icsk_retransmits;
+	to->sk_shutdown = sk->sk_shutdown;
+	to->sk_flags = sk->skc_flags;
+	to->sk_err = sk->sk_err;
+	to->lingertime_jiffies = lingertime > 0xffffffff ? 0xffffffff : lingertime;
+	to->user_timeout_ms = tp->icsk_user_timeout;
+	to->linger2 = tp->linger2;
+	to->probes_out = tp->icsk_probes_out;
+	to->retransmits = tp->icsk_retransmits;
 	/* __tcp_close() drained the queue already but never moves copied_seq. */
-	conn->unread = tp->rcv_nxt - tp->copied_seq;
-	conn->bytes_sent = tp->bytes_sent - tp->bytes_retrans;
-	conn->bytes_received = tp->bytes_received;
-	conn->cgroup_id = cgroup_of(sk);
-	conn->uid = sk->sk_uid;
+	to->unread = tp->rcv_nxt - tp->copied_seq;
+	to->bytes_sent = tp->bytes_sent - tp->bytes_retrans;
+	to->bytes_received = tp->bytes_received;
+	to->cgroup_id = cgroup_of(sk);
+	to->uid = sk->sk_uid;
+	to->close_actor_file_ref = file_ref_of(sk);
 	if (tp->repair)
-		conn->flags |= CONN_REPAIR;
+		to->flags |= CONN_REPAIR;
 	if (sk->sk_drops)
-		conn->flags |= CONN_DROPPED;
+		to->flags |= CONN_DROPPED;
 	if (is_mptcp_subflow(tp))
-		conn->flags |= CONN_MPTCP_SUBFLOW;
-	take_tuple(conn, sk, tp);
+		to->flags |= CONN_MPTCP_SUBFLOW;
+	take_tuple(to, sk, tp);
 }
 
 #endif

@@ -15,7 +15,7 @@
 static __always_inline void on_ack(struct sock *sk)
 {
 	struct tcp_sock *tp = (struct tcp_sock *)sk;
-	struct conn_record *conn;
+	struct conn *conn;
 	u32 rcv_nxt = 0, rcv_wup = 0;
 	u64 key = 0;
 	u8 state = 0;

@@ -19,28 +19,30 @@ BPF_RINGBUF_OUTPUT(closes_2, RING_PAGES);
 BPF_RINGBUF_OUTPUT(closes_3, RING_PAGES);
 #endif
 
-static __always_inline long output(struct conn_record *conn)
+/* Room for a record; NULL when the ring is full. */
+static __always_inline struct conn_record *reserve(void)
 {
 	switch (bpf_get_smp_processor_id() & (RINGS - 1)) {
 #if RINGS > 1
-	case 1: return closes_1.ringbuf_output(conn, sizeof(*conn), BPF_RB_NO_WAKEUP);
+	case 1: return closes_1.ringbuf_reserve(sizeof(struct conn_record));
 #endif
 #if RINGS > 2
-	case 2: return closes_2.ringbuf_output(conn, sizeof(*conn), BPF_RB_NO_WAKEUP);
-	case 3: return closes_3.ringbuf_output(conn, sizeof(*conn), BPF_RB_NO_WAKEUP);
+	case 2: return closes_2.ringbuf_reserve(sizeof(struct conn_record));
+	case 3: return closes_3.ringbuf_reserve(sizeof(struct conn_record));
 #endif
-	default: return closes_0.ringbuf_output(conn, sizeof(*conn), BPF_RB_NO_WAKEUP);
+	default: return closes_0.ringbuf_reserve(sizeof(struct conn_record));
 	}
 }
 
 /* May the segment that ended it have brought data? Not if none came at all since
  * the FIN, the peer's where there was one. */
-static __always_inline bool data_came(struct conn_record *conn)
+static __always_inline bool data_came(struct conn_record *record)
 {
-	bool peer_closed = conn->old_state == TCP_LAST_ACK || conn->old_state == TCP_CLOSING;
-	u32 before = peer_closed ? conn->at_halfway.data_segs_in : conn->at_fin_sent.data_segs_in;
+	bool peer_closed = record->old_state == TCP_LAST_ACK || record->old_state == TCP_CLOSING;
+	u32 before =
+		peer_closed ? record->at_halfway.data_segs_in : record->at_fin_sent.data_segs_in;
 
-	return conn->at_close.data_segs_in != before;
+	return record->at_close.data_segs_in != before;
 }
 
 /*
@@ -48,36 +50,35 @@ static __always_inline bool data_came(struct conn_record *conn)
  * connection without an error, and as the answer to data for a direction that
  * was shut, which tcp_rcv_state_process() gives after tcp_reset() or tcp_done().
  */
-static __always_inline bool reset_may_follow(struct conn_record *conn, bool by_segment)
+static __always_inline bool reset_may_follow(struct conn_record *record, bool by_segment)
 {
-	if (conn->rst_sent_ns || by_segment || conn->old_state == TCP_SYN_SENT)
+	if (record->rst_sent_ns || by_segment || record->old_state == TCP_SYN_SENT)
 		return false;
 	/* Before the peer's FIN anything behind a hole is answered so, a bare FIN too. */
-	if (conn->sk_err)
-		return conn->sk_shutdown & RCV_SHUTDOWN &&
-		       (!(conn->sk_flags & SK_FLAG_DONE) || data_came(conn));
-	return conn->tw_substate != TCP_FIN_WAIT2 && conn->tw_substate != TCP_TIME_WAIT;
+	if (record->sk_err)
+		return record->sk_shutdown & RCV_SHUTDOWN &&
+		       (!(record->sk_flags & SK_FLAG_DONE) || data_came(record));
+	return record->tw_substate != TCP_FIN_WAIT2 && record->tw_substate != TCP_TIME_WAIT;
 }
 
 /* An application that still holds the socket is told of the error once; a send after
  * that raises SIGPIPE. */
-static __always_inline bool sigpipe_may_follow(struct conn_record *conn)
+static __always_inline bool sigpipe_may_follow(struct conn_record *record)
 {
-	return conn->sk_err && !(conn->sk_flags & SK_FLAG_DEAD) && conn->old_state != TCP_SYN_SENT;
+	return record->sk_err && !(record->sk_flags & SK_FLAG_DEAD) &&
+	       record->old_state != TCP_SYN_SENT;
 }
 
 /* Two tallies instead of a locked addition, which would wait for the record's
  * way through the caches: see level(). */
-static __always_inline void emit(struct conn_record *conn, struct sock *sk, struct counters *slot,
+static __always_inline void emit(struct conn_record *record, struct sock *sk, struct counters *slot,
 				 bool by_segment)
 {
-	conn->type = RECORD_CLOSE;
-	if (reset_may_follow(conn, by_segment) || sigpipe_may_follow(conn))
-		conn->flags |= CONN_MAY_FOLLOW;
-	if (output(conn))
-		COUNT(slot, ring_full);
-	else
-		slot->emitted[level(sk)]++;
+	if (reset_may_follow(record, by_segment) || sigpipe_may_follow(record))
+		record->flags |= CONN_MAY_FOLLOW;
+	/* Any ring would do: the record knows its own. */
+	closes_0.ringbuf_submit(record, BPF_RB_NO_WAKEUP);
+	slot->emitted[level(sk)]++;
 }
 
 #endif

@@ -92,7 +92,7 @@ static __always_inline bool has_no_info(u64 info)
 int on_signal(u64 *ctx)
 {
 	struct task_struct *task;
-	struct conn_record *conn;
+	struct conn *conn;
 	struct sock *sk;
 	u64 cookie = 0;
 	u32 owned = 0;

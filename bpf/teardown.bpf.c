@@ -19,10 +19,11 @@
 #include "compat.h"
 #include "address.h"
 #include "count.h"
+#include "conn_find.h"
 #include "evidence.h"
 #include "delayed_ack.h"
+#include "life.h"
 #include "rings.h"
-#include "conn_find.h"
 #include "conn.h"
 #include "hooks.h"
 #include "accept.h"
@@ -30,47 +31,57 @@
 #include "strays.h"
 #include "sigpipe.h"
 
-static __always_inline void on_close(struct conn_record *conn, struct sock *sk, struct tcp_sock *tp,
-				     int old, u64 now)
+/* Of a field: read now, not kept in a register. The verifier would follow each
+ * value that a test has told it through all that comes after. */
+#define AFRESH(field) (*(volatile typeof(field) *)&(field))
+
+static __always_inline void on_close(struct conn_record *to, struct conn *conn, struct sock *sk,
+				     struct tcp_sock *tp, u64 now)
 {
-	take_end(conn, sk, tp, old, now);
+	/* Before the record is written: it is room until then. */
 	conn->tw_substate = TW_NOT_LOOKED;
-	if (old == TCP_FIN_WAIT2 || old == TCP_CLOSING)
-		conn->tw_substate = find_time_wait(sk);
-	if (old == TCP_FIN_WAIT2 && conn->sk_flags & SK_FLAG_DONE) {
-		conn->fin_received_ns = now;
-		conn->out_of_order = tp->rcv_ooopack - conn->out_of_order;
+	if (AFRESH(conn->old_state) == TCP_FIN_WAIT2 || AFRESH(conn->old_state) == TCP_CLOSING)
+		conn->tw_substate = find_time_wait(sk, (struct inet_timewait_sock *)to);
+	give_life(to, conn);
+	take_end(to, sk, tp);
+	to->type = RECORD_CLOSE;
+	to->closed_ns = now;
+	to->old_state = AFRESH(conn->old_state);
+	to->tw_substate = conn->tw_substate;
+	to->out_of_order = 0;
+	if (AFRESH(conn->old_state) == TCP_FIN_WAIT2 && to->sk_flags & SK_FLAG_DONE) {
+		to->fin_received_ns = now;
+		to->out_of_order = tp->rcv_ooopack - (conn->fin_acked_ns ? conn->out_of_order : 0);
 	}
 	if (sk->lock_owned)
-		conn->flags |= CONN_CLOSE_OWNED;
-	conn->close_actor_file_ref = file_ref_of(sk);
+		to->flags |= CONN_CLOSE_OWNED;
 }
 
 /* Did whoever runs now make this CLOSE? close() that resets, disconnect and
  * ss -K do; they come after shutdown() too, and then name another actor than
  * the one who queued the FIN. */
-static __always_inline bool is_own_act(struct conn_record *conn, bool by_segment)
+static __always_inline bool is_own_act(struct conn_record *record, bool by_segment)
 {
-	if (!(conn->flags & CONN_CLOSE_OWNED))
+	if (!(record->flags & CONN_CLOSE_OWNED))
 		return false;
-	if (!(conn->closer.flags & ACTOR_VALID))
+	if (!(record->closer.flags & ACTOR_VALID))
 		return true;
-	return !by_segment && !(conn->sk_flags & SK_FLAG_DEAD) &&
-	       (!conn->sk_err || conn->sk_err == ECONNABORTED);
+	return !by_segment && !(record->sk_flags & SK_FLAG_DEAD) &&
+	       (!record->sk_err || record->sk_err == ECONNABORTED);
 }
 
-/* What the change means for the record: when, and which counters and whose
- * name belong to that moment. One copy of the reading code serves them all. */
-static __always_inline void on_new_state(struct conn_record *conn, struct sock *sk,
-					 struct tcp_sock *tp, struct counters *slot, int old,
-					 int new, u64 now, bool by_segment)
+/* What the change means: when, and which counters and whose name belong to that
+ * moment. One copy of the reading code serves them all. */
+static __always_inline void on_new_state(struct conn *conn, struct sock *sk, struct tcp_sock *tp,
+					 struct counters *slot, u64 old, u64 new, u64 now,
+					 bool by_segment)
 {
+	struct conn_record *record = NULL;
 	struct tcp_counts *moment = NULL;
 	struct actor *actor = NULL;
 
 	if (conn->flags & CONN_OPENED_PASSIVE && !conn->opened_ns)
 		conn->opened_ns = now;
-	take_old_answered(conn, tp, new);
 	switch (new) {
 	case TCP_SYN_SENT:
 		actor = &conn->opener;
@@ -82,13 +93,16 @@ static __always_inline void on_new_state(struct conn_record *conn, struct sock *
 		/* The FIN is queued here, in the process that asked for it. */
 		conn->fin_sent_ns = now;
 		conn->dup_fin = tp->dup_sack_end == tp->rcv_nxt;
-		if (new == TCP_LAST_ACK)
+		if (new == TCP_LAST_ACK) {
+			take_old_answered(conn, tp);
 			take_ack_of_fin(conn, tp);
+		}
 		moment = &conn->at_fin_sent;
 		actor = &conn->closer;
 		break;
 	case TCP_FIN_WAIT2:
 		conn->fin_acked_ns = now;
+		conn->ack_sent_ns = 0;
 		/* The segment in hand is queued after this. */
 		conn->out_of_order = tp->rcv_ooopack;
 		if (sk->lock_owned)
@@ -98,27 +112,35 @@ static __always_inline void on_new_state(struct conn_record *conn, struct sock *
 	case TCP_CLOSE_WAIT:
 	case TCP_CLOSING:
 		conn->fin_received_ns = now;
+		conn->ack_sent_ns = 0;
 		take_delayed_ack(conn, tp);
 		moment = &conn->at_halfway;
 		break;
 	case TCP_CLOSE:
-		on_close(conn, sk, tp, old, now);
-		moment = &conn->at_close;
-		if (is_own_act(conn, by_segment))
-			actor = &conn->closer;
+		record = reserve();
+		if (!record) {
+			COUNT(slot, ring_full);
+			break;
+		}
+		conn->old_state = old;
+		conn->by_segment = by_segment;
+		on_close(record, conn, sk, tp, now);
+		moment = &record->at_close;
+		if (is_own_act(record, AFRESH(conn->by_segment)))
+			actor = &record->closer;
 		break;
 	}
 	if (moment)
 		take_counts(moment, tp);
 	if (actor)
 		take_actor(actor, sk);
-	if (new == TCP_CLOSE) {
-		emit(conn, sk, slot, by_segment);
+	if (record)
+		emit(record, sk, slot, AFRESH(conn->by_segment));
+	if (new == TCP_CLOSE)
 		conn_release(conn);
-	}
 }
 
-static __always_inline void count_no_room(struct counters *slot, int new)
+static __always_inline void count_no_room(struct counters *slot, u64 new)
 {
 	COUNT(slot, conn_create_failed);
 	if (new == TCP_CLOSE)
@@ -128,13 +150,12 @@ static __always_inline void count_no_room(struct counters *slot, int new)
 int on_set_state(u64 *ctx)
 {
 	struct sock *sk = (struct sock *)ctx[0];
-	int old = ctx[1], new = ctx[2];
+	u64 old = ctx[1], new = ctx[2], now;
 	bool connecting = new == TCP_SYN_SENT;
-	struct conn_record *conn;
 	struct counters *slot;
 	struct tcp_sock *tp;
+	struct conn *conn;
 	bool by_segment;
-	u64 now;
 
 	/* A child's LISTEN->SYN_RECV tells nothing its next change does not. */
 	if (new == TCP_LISTEN || old == TCP_LISTEN || (old == TCP_CLOSE && !connecting)) {
@@ -194,16 +215,46 @@ static __always_inline u64 cookie_of_full_socket(struct sock *sk)
 	return key_of(sk);
 }
 
-static __always_inline void take_reset(struct conn_record *conn, u64 *ctx)
+static __always_inline u8 reset_flags(u64 *ctx, u8 state)
 {
+	u8 flags = ctx[1] ? RST_SENT_REPLY : RST_SENT_ACTIVE;
+
+#ifdef HAS_RST_REASON
+	flags |= RST_HAS_REASON;
+#endif
+	return flags | (state == TCP_CLOSE ? RST_SENT_AFTER_CLOSE : 0);
+}
+
+static __always_inline u8 reset_reason(u64 *ctx)
+{
+#ifdef HAS_RST_REASON
+	return ctx[2];
+#else
+	return 0;
+#endif
+}
+
+/* The first of a connection: what the fields of the other kind mean. */
+static __always_inline void begin_resets(struct conn *conn)
+{
+	if (conn->rst_flags)
+		return;
+	conn->rst_sent_ns = 0;
+	conn->rst_received_ns = 0;
+	conn->rst_reason = 0;
+	conn->rst_sent_state = 0;
+	conn->rst_received_state = 0;
+}
+
+static __always_inline void take_reset(struct conn *conn, u64 *ctx)
+{
+	begin_resets(conn);
+	if (conn->rst_sent_ns)
+		return;
 	conn->rst_sent_ns = bpf_ktime_get_ns();
 	conn->rst_sent_state = conn->state;
-	conn->rst_flags |= (ctx[1] ? RST_SENT_REPLY : RST_SENT_ACTIVE) |
-			   (conn->state == TCP_CLOSE ? RST_SENT_AFTER_CLOSE : 0);
-#ifdef HAS_RST_REASON
-	conn->rst_flags |= RST_HAS_REASON;
-	conn->rst_reason = ctx[2];
-#endif
+	conn->rst_flags |= reset_flags(ctx, conn->state);
+	conn->rst_reason = reset_reason(ctx);
 }
 
 /* The record has left without this RST: send what it takes to join them. One
@@ -220,8 +271,11 @@ static __always_inline void amend(struct counters *slot, u64 cookie, u64 *ctx)
 	late->type = RECORD_RESET;
 	late->cookie = cookie;
 	late->state = TCP_CLOSE;
-	take_reset(late, ctx);
+	late->rst_sent_state = TCP_CLOSE;
+	late->rst_sent_ns = bpf_ktime_get_ns();
 	late->closed_ns = late->rst_sent_ns;
+	late->rst_flags = reset_flags(ctx, TCP_CLOSE);
+	late->rst_reason = reset_reason(ctx);
 	closes_0.ringbuf_submit(late, BPF_RB_NO_WAKEUP);
 	COUNT(slot, resets_amended);
 }
@@ -233,8 +287,8 @@ int on_send_reset(u64 *ctx)
 {
 	struct sock *sk = (struct sock *)ctx[0];
 	u64 cookie = cookie_of_full_socket(sk);
-	struct conn_record *conn = conn_find(cookie);
 	struct counters *slot = counters();
+	struct conn *conn = conn_find(cookie);
 	u8 stray = stray_cause(sk);
 
 	if (slot && stray)
@@ -251,17 +305,17 @@ int on_send_reset(u64 *ctx)
 	/* An answer to a segment that did not fit the handshake ends nothing. */
 	if (ctx[1] && (conn->state == TCP_SYN_SENT || conn->state == TCP_SYN_RECV))
 		return 0;
-	if (!conn->rst_sent_ns)
-		take_reset(conn, ctx);
+	take_reset(conn, ctx);
 	return 0;
 }
 
 int on_receive_reset(u64 *ctx)
 {
-	struct conn_record *conn = conn_find(cookie_of_full_socket((struct sock *)ctx[0]));
+	struct conn *conn = conn_find(cookie_of_full_socket((struct sock *)ctx[0]));
 
-	if (!conn || conn->rst_received_ns)
+	if (!conn || conn->rst_flags & RST_RECEIVED)
 		return 0;
+	begin_resets(conn);
 	conn->rst_received_ns = bpf_ktime_get_ns();
 	conn->rst_received_state = conn->state;
 	conn->rst_flags |= RST_RECEIVED;
@@ -273,7 +327,7 @@ int on_receive_reset(u64 *ctx)
 int on_error_report(u64 *ctx)
 {
 	struct sock *sk = (struct sock *)ctx[0];
-	struct conn_record *conn = conn_find(cookie_of_full_socket(sk));
+	struct conn *conn = conn_find(cookie_of_full_socket(sk));
 
 	if (conn && !conn->err_told)
 		conn->err_told = sk->sk_err;
@@ -282,17 +336,17 @@ int on_error_report(u64 *ctx)
 
 /* Freed memory of a socket keeps its bytes until it is used again: a socket
  * that still bears its cookie is gone all the same once it is in CLOSE. */
-static __always_inline bool is_socket_gone(struct slot *slot)
+static __always_inline bool is_socket_gone(struct conn *conn)
 {
-	struct sock *sk = (struct sock *)slot->sk;
-	u64 cookie = slot->conn.cookie;
+	struct sock *sk = (struct sock *)conn->sk;
+	u64 cookie = conn->cookie;
 	u8 state = 0;
 
 #ifdef HAS_SOCKET_COOKIE
 	bpf_probe_read_kernel(&cookie, sizeof(cookie), &sk->skc_cookie);
 #endif
 	bpf_probe_read_kernel(&state, sizeof(state), (void *)&sk->skc_state);
-	return cookie != slot->conn.cookie || state == TCP_CLOSE;
+	return cookie != conn->cookie || state == TCP_CLOSE;
 }
 
 /*
@@ -310,18 +364,18 @@ int on_sweep(u64 *ctx)
 		return 0;
 	for (i = 0; i < SWEEP_SLOTS; i++) {
 		u32 index = first + i;
-		struct slot *place = slots.lookup(&index);
+		struct conn *conn = slots.lookup(&index);
 
-		if (!place)
+		if (!conn)
 			break;
-		if (!place->conn.cookie || !is_socket_gone(place))
+		if (!conn->cookie || !is_socket_gone(conn))
 			continue;
-		if (place->doubted != place->conn.cookie) {
-			place->doubted = place->conn.cookie;
+		if (conn->doubted != (u32)conn->cookie) {
+			conn->doubted = conn->cookie;
 			continue;
 		}
 		COUNT(slot, unseen);
-		slot_release(place, index);
+		conn_release(conn);
 	}
 	return 0;
 }

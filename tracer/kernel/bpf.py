@@ -11,6 +11,7 @@ import ctypes
 import errno
 import os
 import platform
+import struct
 
 __all__ = (
     "LoadError",
@@ -19,6 +20,7 @@ __all__ = (
     "create_iterator",
     "create_map",
     "describe_map",
+    "knows_cmpxchg",
     "link_iterator",
     "load_fentry",
     "load_for_test_run",
@@ -35,6 +37,14 @@ _LINK_CREATE, _ITER_CREATE = 28, 33
 _PROG_TYPE_KPROBE, _PROG_TYPE_RAW_TRACEPOINT, _PROG_TYPE_TRACING = 2, 17, 26
 _TRACE_RAW_TP, _TRACE_FENTRY, _TRACE_ITER = 23, 24, 28
 _LOG_BYTES = 1 << 20
+_CMPXCHG_PROGRAM = struct.pack(
+    "=" + "BBhi" * 5,
+    *(0xB7, 0x00, 0, 0),  # r0 = 0
+    *(0x7B, 0x0A, -8, 0),  # *(u64 *)(r10 - 8) = r0
+    *(0xDB, 0x0A, -8, 0xF1),  # r0 = cmpxchg(r10 - 8, r0, r0)
+    *(0xB7, 0x00, 0, 0),
+    *(0x95, 0x00, 0, 0),  # exit
+)
 
 
 class LoadError(OSError):
@@ -173,6 +183,19 @@ def load_kprobe(name: str, instructions: bytes) -> int:
 def load_for_test_run(name: str, instructions: bytes) -> int:
     """Load a program that test_run() can run and nothing is attached to. Raises LoadError."""
     return _load(name, instructions, {"prog_type": _PROG_TYPE_RAW_TRACEPOINT})
+
+
+def knows_cmpxchg() -> bool:
+    """Try whether programs may compare and exchange.
+
+    Linux commit 5ffa25502b5a ("bpf: Add instructions for atomic_[cmp]xchg") (in v5.12); each
+    architecture's compiler followed in its own time.
+    """
+    try:
+        os.close(load_for_test_run("cmpxchg", _CMPXCHG_PROGRAM))
+    except LoadError:
+        return False
+    return True
 
 
 def describe_map(fd: int) -> tuple[int, int, int, int, int, str]:

@@ -235,7 +235,7 @@ def run_bcc(bcc: ModuleType, text: str, cflags: list[str]) -> Module:
 
 
 def facts(btf: Btf) -> list[str]:
-    """Return the macros that say what this kernel has beyond members of structures."""
+    """Return the macros that say what this host has beyond members of structures."""
     helpers = btf.enum("bpf_func_id")
     has = {
         "HAS_RST_REASON": bool(btf.enum("sk_rst_reason")),
@@ -243,6 +243,8 @@ def facts(btf: Btf) -> list[str]:
         "HAS_SOCK_FROM_FILE": "BPF_FUNC_sock_from_file" in helpers,
         "HAS_SOCKET_COOKIE": bool(btf.find("bpf_get_socket_ptr_cookie", KIND_FUNC)),
         "KNOWS_SENDER": knows_sender(btf),
+        "HAS_CMPXCHG": bpf.knows_cmpxchg(),
+        "STORES_IN_ORDER": platform.machine() == "x86_64",
     }
     return [name for name, there in has.items() if there]
 

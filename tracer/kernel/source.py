@@ -33,7 +33,6 @@ RECORD_BYTES: Final = 376  # struct conn_record; tests/unit/test_wire.py holds i
 STRIDE: Final = 8 + RECORD_BYTES
 SWEEP_SLOTS: Final = 64
 STRAYS_MAX: Final = 512  # what is told apart; the rest is counted in one number
-HOT_SLOTS: Final = 128  # of teardown.bpf.c
 RINGS_MAX: Final = 4  # as many as teardown.bpf.c declares
 
 
@@ -43,9 +42,9 @@ class Sizes:
 
     `ring_bytes`: of all rings together, a power of two of pages; 8 MiB hold 21,844
     closes, 320 ms at the 68,000 closes a second two cores can make. `slots`: a power
-    of two, half a kilobyte each, for as many connections without any allocation.
-    `conn_max` bounds those followed beyond that: 16 bytes each, and half a kilobyte
-    more while one lives.
+    of two, half a kilobyte each: two places for connections, without any allocation.
+    `conn_max` bounds those followed beyond that: 16 bytes each, and a quarter of a
+    kilobyte more while one lives.
     """
 
     ring_bytes: int = 8 << 20
@@ -154,7 +153,7 @@ class KernelSource:
 
         A few microseconds per hundred slots. What is found shows in counters() as `unseen`.
         """
-        for first in range(0, HOT_SLOTS + self.manifest["slots"], SWEEP_SLOTS):
+        for first in range(0, 2 * self.manifest["slots"], SWEEP_SLOTS):
             self._test_run(self._fds["prog:sweep"], first)
 
     def needs(self) -> None:
