@@ -18,7 +18,7 @@ from tracer.batch import Batch, BatchKind
 from tracer.filters import Filter
 from tracer.recording import RecordingSource, RecordingWriter
 from tracer.session import NAMES_MAX, Limits, Names, Session, run
-from tracer.session_live import Live, Pace, Stop, next_tick_s
+from tracer.session_live import TICK_S, Live, Pace, Stop, next_tick_s
 from tracer.tcp import ConnFlag, Handshake, Kind, RecordType
 from tracer.wire import encode_closes
 
@@ -364,9 +364,24 @@ def test_backlog_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("tick_s", "arrived_bytes", "expected_s"),
+    ("tick_s", "waiting_bytes", "expected_s"),
     [(0.05, 300, 0.05), (0.05, 600, 0.025), (0.01, 0, 0.02), (0.002, 1000, 0.002)],
 )
-def test_tick_follows_the_ring(tick_s: float, arrived_bytes: int, expected_s: float) -> None:
+def test_tick_follows_the_ring(tick_s: float, waiting_bytes: int, expected_s: float) -> None:
     """A ring that fills is visited sooner."""
-    assert next_tick_s(tick_s, arrived_bytes, 1000) == pytest.approx(expected_s)
+    assert next_tick_s(tick_s, waiting_bytes, 1000) == pytest.approx(expected_s)
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_tick_follows_the_fullest_ring(keep: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What came by several rings together is no reason to hurry."""
+    monkeypatch.setattr(session_live.time, "sleep", lambda _s: None)
+    kernel = Kernel([b.passive()] * 8, rings=4)
+    kernel.ring_bytes = 2 * len(encode_closes(b.passive()))
+    live = Live(kernel, Limits(), keep=keep)
+    look = live.fetch if keep else lambda: list(live._closes_in_place())
+    look()
+    assert live._tick_s == TICK_S
+    kernel.waiting_bytes = kernel.ring_bytes
+    look()
+    assert live._tick_s == TICK_S / 2
