@@ -37,6 +37,7 @@ _LINK_CREATE, _ITER_CREATE = 28, 33
 _PROG_TYPE_KPROBE, _PROG_TYPE_RAW_TRACEPOINT, _PROG_TYPE_TRACING = 2, 17, 26
 _TRACE_RAW_TP, _TRACE_FENTRY, _TRACE_ITER = 23, 24, 28
 _LOG_BYTES = 1 << 20
+_LIBC = ctypes.CDLL(None, use_errno=True)  # once: each makes a class of its own
 _CMPXCHG_PROGRAM = struct.pack(
     "=" + "BBhi" * 5,
     *(0xB7, 0x00, 0, 0),  # r0 = 0
@@ -287,10 +288,9 @@ def call(command: int, attr: ctypes.Structure, what: str) -> int:
     number = _NR_BPF.get(platform.machine())
     if number is None:
         raise LoadError(errno.ENOSYS, f"bpf(2) on {platform.machine()}")
-    libc = ctypes.CDLL(None, use_errno=True)
     # cmd, attr, size: the variadic tail must be longs.
     result = int(
-        libc.syscall(
+        _LIBC.syscall(
             ctypes.c_long(number),
             ctypes.c_long(command),
             ctypes.byref(attr),
