@@ -173,10 +173,10 @@ def _in_force(source: KernelSource) -> str:
 
 
 def _evidence(hooks: list[dict[str, Any]]) -> str:
-    seen = {hook["mechanism"] for hook in hooks if hook["functions"]}
-    words = " and ".join(filter(None, ("evidence by counters", ", ".join(sorted(seen)))))
+    seen = sorted({hook["mechanism"] for hook in hooks if hook["functions"]})
+    words = " and ".join(["evidence by counters", *seen])
     unseen = [_HOOKED[hook["hook"]] for hook in hooks if not hook["functions"]]
-    return f"{words} (no hooks for {', '.join(unseen)})" if unseen else words
+    return f"{words}, no hook for {' or '.join(unseen)}" if unseen else words
 
 
 # What a hook would tell the time or the course of.

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.data.btf.blobs import BLOBS
-from tracer.kernel import hooking
+from tracer import runs
+from tracer.kernel import hooking, support
 from tracer.kernel.bpf import LoadError
 from tracer.kernel.btf import Btf
 from tracer.kernel.hooks import (
@@ -83,9 +84,9 @@ def test_every_no_has_its_reason(facts: dict[str, Any], refused: dict[str, str])
 @pytest.mark.parametrize("hook", [ACCEPTED, TIME_WAIT], ids=lambda hook: hook.name)
 def test_a_hook_that_needs_all_its_functions_is_refused_without_one(hook: Hook) -> None:
     *there, last = hook.programs
-    support = EVERYTHING._replace(functions=dict.fromkeys(there, 1))
+    lacking = EVERYTHING._replace(functions=dict.fromkeys(there, 1))
     why = f"the kernel's types do not name {last}"
-    assert plan(hook, support) == [
+    assert plan(hook, lacking) == [
         Rung(FENTRY, tuple(there), why),
         Rung(KPROBE, tuple(there), why),
         Rung(NONE),
@@ -95,9 +96,9 @@ def test_a_hook_that_needs_all_its_functions_is_refused_without_one(hook: Hook) 
 @pytest.mark.parametrize("hook", HOOKS, ids=lambda hook: hook.name)
 @pytest.mark.parametrize("kernel", BLOBS)
 def test_every_kernel_here_has_the_functions_to_hook(kernel: str, hook: Hook) -> None:
-    support = hooking.kernel_support(Btf(str(BLOBS[kernel])))
-    assert plan(hook, support)[0].refusal is None
-    assert support.knows_registers == (not kernel.endswith("arm64"))
+    there = hooking.kernel_support(Btf(str(BLOBS[kernel])))
+    assert plan(hook, there)[0].refusal is None
+    assert there.knows_registers == (not kernel.endswith("arm64"))
 
 
 @pytest.mark.parametrize(("said", "highest"), [*zip(LADDER, LADDER, strict=True), ("?", FENTRY)])
@@ -156,8 +157,51 @@ def test_a_function_that_cannot_be_hooked_takes_the_others_back(
     monkeypatch.setattr(hooking.bpf, "attach_raw_tracepoint", attach)
     monkeypatch.setattr(hooking.os, "close", closed.append)
     numbers = {name: at for at, name in enumerate(TIME_WAIT.programs, 10)}
-    support = KernelSupport(numbers, knows_registers=False, has_kprobe_pmu=False)
-    told, fds = hooking.attach_hook(TIME_WAIT, support, lambda _: b"")
+    there = KernelSupport(numbers, knows_registers=False, has_kprobe_pmu=False)
+    told, fds = hooking.attach_hook(TIME_WAIT, there, lambda _: b"")
     assert (told["mechanism"], fds) == (NONE, {})
     assert f"attach {refused}: Device or resource busy" in told["reason"]
     assert sorted(closed) == [10, 11, 12, 13, 110, 111, 112]
+
+
+def about(**mechanisms: str) -> list[dict[str, Any]]:
+    """Return what the manifest says of all hooks."""
+    return [
+        {
+            "hook": hook.name,
+            "mechanism": mechanisms.get(hook.name, hook.otherwise),
+            "functions": list(hook.programs) if hook.name in mechanisms else [],
+            "reason": "" if hook.name in mechanisms else "fentry: not here",
+        }
+        for hook in HOOKS
+    ]
+
+
+@pytest.mark.parametrize(
+    ("mechanisms", "words"),
+    [
+        ({}, "evidence by counters, no hook for ACKs or accept() or TIME_WAIT"),
+        (
+            {"ack_sent": FENTRY, "time_wait": KPROBE},
+            "evidence by counters and fentry and kprobe, no hook for accept()",
+        ),
+        (
+            dict.fromkeys(("ack_sent", "accepted", "time_wait"), FENTRY),
+            "evidence by counters and fentry",
+        ),
+    ],
+)
+def test_what_is_missing_is_in_the_ready_line(mechanisms: dict[str, str], words: str) -> None:
+    assert runs._evidence(about(**mechanisms)) == words
+
+
+def test_the_doctor_tells_of_every_hook() -> None:
+    facts = [support._hook(hook) for hook in about(accepted=KPROBE)]
+    assert [(fact.name, fact.ok) for fact in facts] == [
+        ("ACK of the FIN", None),
+        ("accept()", True),
+        ("TIME_WAIT", None),
+    ]
+    assert facts[0].detail.endswith("without its time (fentry: not here)")
+    assert facts[1].detail.endswith("is seen by kprobe on security_sock_graft")
+    assert support._listed(["a", "b", "c"]) == "a, b and c"

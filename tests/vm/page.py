@@ -19,7 +19,10 @@ __all__ = ("failures", "keep", "page", "text", "write")
 PAGE: Final = Path(__file__).resolve().parents[2] / "docs/kernels.md"
 RESULTS: Final = Path(__file__).with_name("results")
 MESSAGE_CHARS: Final = 300
-SHOWN: Final = ("attach", "ACK of the FIN", "reset reasons", "interrupted programs")
+SHOWN: Final = (
+    *("attach", "ACK of the FIN", "accept()", "TIME_WAIT"),
+    *("reset reasons", "interrupted programs"),
+)
 HEAD: Final = """\
 # Kernels fourwave is tested on
 
