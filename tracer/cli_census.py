@@ -114,6 +114,7 @@ def listeners(**options: Any) -> None:
 
     QUEUE: connections that wait for accept(), PEAK: at most while watched. BY: what sets LIMIT,
     the argument of listen() or net.core.somaxconn. SYN: handshakes under way.
+    WAIT: 99 of 100 waited no longer for accept(), where a hook sees that (--over, --watch).
     """
     from tracer import runs_census  # noqa: PLC0415 - each command imports what it needs
 
