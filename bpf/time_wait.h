@@ -59,14 +59,18 @@ static __always_inline void on_tw_connect(u64 tw)
 }
 
 /*
- * Its timer starts again: __inet_twsk_schedule(tw, timeo, rearm). Of a mini-socket
- * in FIN_WAIT2 only the peer's FIN does that, which takes it to TIME_WAIT.
+ * Its timer starts again: __inet_twsk_schedule(tw, timeo, rearm), which comes by
+ * without `rearm` for each that is new. Of a mini-socket in FIN_WAIT2 only the
+ * peer's FIN does that, and takes it to TIME_WAIT.
  */
 static __always_inline void on_tw_rearm(u64 tw, bool rearm)
 {
-	struct time_waits *here = time_waits_here();
+	struct time_waits *here;
 
-	if (!here || !rearm || here->looked_at != tw)
+	if (!rearm)
+		return;
+	here = time_waits_here();
+	if (!here || here->looked_at != tw)
 		return;
 	if (here->substate == TCP_FIN_WAIT2)
 		here->changes[CHANGE_PEER_FIN]++;
