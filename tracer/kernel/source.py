@@ -75,7 +75,9 @@ class KernelSource:
             fd = loaded.fds[f"ring:{number}"]
             self._rings.append(Ring(fd, self.manifest["ring_bytes"], STRIDE))
             self._stack.callback(self._rings[-1].close)
-        programs = {name: loaded.fds[f"prog:{name}"] for name in self.manifest["programs"]}
+        hooked = (name for hook in self.manifest["hooks"] for name in hook["functions"])
+        names = (*self.manifest["programs"], *hooked)
+        programs = {name: loaded.fds[f"prog:{name}"] for name in names}
         slots = self.manifest["cpu_slots"]
         self._counters: Counters = Counters(loaded.fds["counts"], slots, programs)
         self._stack.callback(self._counters.close)
