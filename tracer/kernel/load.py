@@ -101,10 +101,8 @@ def load_teardown(
     module, made_by = compile_programs(btf, options)
     shared.update({name: module[name].map_fd for name in load_census.SHARED})
     fds = {f"ring:{n}": module[f"closes_{n}"].map_fd for n in range(options["rings"])}
-    fds["counts"] = module["counts"].map_fd
-    fds["strays"] = module["strays"].map_fd
+    fds |= {name: module[name].map_fd for name in ("counts", "strays", "time_waits")}
     fds["prog:sweep"] = load_sweep(module)
-    fds["time_waits"] = module["time_waits"].map_fd
     hooks, hook_fds = attach_hooks(module.dump_func, btf)
     fds.update(hook_fds)
     fds.update(attach_all(module, btf))
