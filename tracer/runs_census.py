@@ -205,10 +205,10 @@ def censuses(
     """
     began, every_s = time.monotonic(), max(LOOK_EVERY_MIN_S, wishes.over_s / LOOKS_OVER)
     while True:
-        census = take(source, wishes.netns, rows, users=users)
+        taken = [take(source, wishes.netns, rows, users=users)]
         left_s = began + wishes.over_s - time.monotonic()
         shown = left_s <= 0 or stop.asked
-        yield census, shown
+        yield taken.pop(), shown  # none is kept while the next is taken
         if stop.asked or (shown and wishes.watch_s is None):
             return
         _nap((wishes.watch_s or 0.0) if shown else min(every_s, left_s), stop, meanwhile)
@@ -271,6 +271,7 @@ def _follow(
             made = show(census, None if wishes.as_json else screen.width)
             if shown:
                 _write(screen, made, wishes)
+            del census, made
 
 
 def _write(screen: Screen, made: Iterable[str], wishes: Wishes) -> None:

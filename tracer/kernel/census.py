@@ -26,6 +26,8 @@ from tracer.tcp import TcpState
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
+    import numpy.typing as npt
+
     from tracer.census import NetnsFacts, ProcessFacts, Rows
     from tracer.kernel.launch import Loaded
 
@@ -181,7 +183,7 @@ class CensusSource:
         by_state = [np.zeros(0, STATES), *(walk.states for walk in found.walks)]
         states = np.concatenate([*by_state, _closed(held[in_close])])
         sockets = np.frombuffer(b"".join(walk.sockets for walk in found.walks), SOCKETS)
-        holders = held[list(OWNERS.names or ())][~in_close].astype(OWNERS)
+        holders = _holders(held, ~in_close)
         return Census(
             mono_ns=began,
             took_ns=time.monotonic_ns() - began,
@@ -254,8 +256,16 @@ def _only_by_sockets(
 
 
 def _in(namespaces: Mapping[int, object], rows: Rows) -> Rows:
-    inside: Rows = rows[np.isin(rows["netns"], list(namespaces))]
-    return inside
+    inside = np.isin(rows["netns"], list(namespaces))
+    return rows if inside.all() else rows[inside]
+
+
+# Column by column: there may be a million.
+def _holders(held: Rows, chosen: npt.NDArray[np.bool_]) -> Rows:
+    out = np.empty(int(np.count_nonzero(chosen)), OWNERS)
+    for name in OWNERS.names or ():
+        out[name] = held[name][chosen]
+    return out
 
 
 # How many full sockets there are; None: mini-sockets besides, or not known.
