@@ -114,7 +114,8 @@ def _room(finding: CloseWaitFinding) -> list[str]:
     if share < SHARE_SHOWN and (reached_s or SOON_S) >= SOON_S:
         return []
     until = f"; none is left in {form.seconds(reached_s)}" if reached_s is not None else ""
-    return [f"They take {100 * share:.0f} % of {finding.nofile_soft:,} descriptors{until}."]
+    part = f"{100 * share:.0f} %" if share >= SHARE_SHOWN else f"{finding.evidence.count:,}"
+    return [f"They take {part} of {finding.nofile_soft:,} descriptors{until}."]
 
 
 # What has no column of its own in a narrow table.
