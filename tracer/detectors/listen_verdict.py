@@ -106,7 +106,7 @@ def _cause(count: int, overflows: int | None) -> str:
 
 
 RULES: Final[dict[ListenVerdict, Rule]] = {
-    ListenVerdict.FINE: Rule(Severity.OK, lambda _: "Nothing waits long, nothing was dropped."),
+    ListenVerdict.FINE: Rule(Severity.OK, lambda _: "The queue has room, nothing was dropped."),
     ListenVerdict.FILLING: Rule(
         Severity.NOTICE,
         lambda q: f"{q.accept_queue_peak:,} connections waited for accept(), {q.limit + 1:,} fit.",
