@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from tracer.census import Census
     from tracer.detectors.narrow import CensusFilter
+    from tracer.detectors.port_failures import PortFailure, PortFailures
     from tracer.kernel.census import CensusSource
     from tracer.outputs.screen import Screen
     from tracer.runs_beside import Counted, Follower
@@ -104,18 +105,18 @@ def ports(wishes: Wishes) -> None:
         from tracer.detectors.time_wait import TimeWait  # noqa: PLC0415
         from tracer.outputs import ports as form  # noqa: PLC0415
 
-        local, waiting, narrow = LocalPorts(openers), TimeWait(), _filter(wishes).narrow
+        local, waiting, asked = LocalPorts(openers), TimeWait(), _filter(wishes)
 
         def show(census: Census, width: int | None) -> Iterable[str]:
-            asked = narrow(census)
+            mine = asked.narrow(census)
             if beside:
                 beside.fetch()
-            owners, totals = waiting.look(asked)
+            owners, totals = waiting.look(mine)
             found = form.Ports(
-                chosen=_first(local.look(asked), form.SORTS[wishes.sort], wishes),
+                chosen=_first(local.look(mine), form.SORTS[wishes.sort], wishes),
                 served=[one for one in owners if one.lport is not None][: wishes.limit],
                 totals=totals,
-                failures=missed.found() if beside else None,
+                failures=_failures(missed, asked, census) if beside else None,
             )
             if width is None:
                 return form.as_json(found, census)
@@ -123,6 +124,13 @@ def ports(wishes: Wishes) -> None:
 
         meanwhile = beside.fetch if beside else None
         _follow(source, wishes, show, (TcpState.LISTEN,), users=True, meanwhile=meanwhile)
+
+
+# Whatever namespaces the census is of: a namespace that ended has no failure worth a line.
+def _failures(missed: PortFailures, asked: CensusFilter, census: Census) -> tuple[PortFailure, ...]:
+    return tuple(
+        one for one in missed.found() if one.netns in census.namespaces and asked.admits(one)
+    )
 
 
 def listeners(wishes: Wishes) -> None:

@@ -218,6 +218,23 @@ def test_a_process_narrows_destinations_and_services() -> None:
     assert narrowed.users["tgid"].tolist() == [7]
 
 
+@pytest.mark.parametrize(
+    ("chosen", "expected"),
+    [
+        (CensusFilter(), True),
+        (CensusFilter(ports=(5432,), pids=(7,), comms=("w*",)), True),
+        (CensusFilter(ports=(80,)), False),
+        (CensusFilter(pids=(8,)), False),
+        (CensusFilter(comms=("x*",)), False),
+        (CensusFilter(raddrs=(ipaddress.IPv6Network("::ffff:10.0.0.0/104"),)), True),
+        (CensusFilter(raddrs=(ipaddress.IPv6Network("::ffff:11.0.0.0/104"),)), False),
+    ],
+)
+def test_filter_of_failures(chosen: CensusFilter, *, expected: bool) -> None:
+    """The same words as for sockets."""
+    assert chosen.admits(FAILED[0]) is expected
+
+
 def test_ages_are_marked_unless_the_bounds_are_close() -> None:
     """A look every minute knows little of what came between."""
     shown = [

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
@@ -14,11 +15,10 @@ from tracer.filters import any_pattern, in_networks
 from tracer.tcp import TcpState
 
 if TYPE_CHECKING:
-    import ipaddress
-
     import numpy.typing as npt
 
     from tracer.census import Census, Rows
+    from tracer.detectors.port_failures import PortFailure
     from tracer.detectors.rows import Mask
 
 
@@ -54,6 +54,17 @@ class CensusFilter:
             sockets=census.sockets[listening | self.mask(census)],
             ports=census.ports[self._ends(census.ports) & self._used(census)],
             users=census.users[self._by(census.users)],
+        )
+
+    def admits(self, failure: PortFailure) -> bool:
+        """Whether a connect() that found no port is asked for."""
+        addr = ipaddress.ip_address(failure.raddr)
+        mapped = addr if addr.version == 6 else ipaddress.IPv6Address(f"::ffff:{addr}")
+        return (
+            (not self.ports or failure.rport in self.ports)
+            and (not self.pids or failure.pid in self.pids)
+            and (not self.comms or any_pattern(failure.comm.encode(), self.comms))
+            and (not self.raddrs or any(mapped in network for network in self.raddrs))
         )
 
     def mask(self, census: Census) -> Mask:

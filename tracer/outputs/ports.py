@@ -112,7 +112,7 @@ def _columns(*, sources: bool, wide: bool) -> list[tuple[Column, PortCell]]:
         (Column("FIN_WAIT2", right=True), lambda f: f"{f.fin_wait2:,}"),
         (Column("LEFT", right=True), _left),
         (Column("PER S", right=True), lambda f: f"{f.entered_per_s:,.0f}"),
-        (Column("OUT IN", right=True), lambda f: form.seconds(f.exhausted_in_s)),
+        (Column("OUT IN", right=True), _out_in),
     ]
     if wide:
         columns.append((Column("ENDS IN 0-60 S"), lambda f: bars(f.remaining)))
@@ -131,6 +131,10 @@ def _sources_matter(chosen: Sequence[PortsFinding]) -> bool:
 def _users(finding: PortsFinding) -> str:
     users = finding.users or finding.openers
     return form.who([user.holder for user in users], len(users))
+
+
+def _out_in(finding: PortsFinding) -> str:
+    return "now" if finding.exhausted_in_s == 0 else form.seconds(finding.exhausted_in_s)
 
 
 def _users_json(users: Sequence[PortUser]) -> list[dict[str, Any]]:
