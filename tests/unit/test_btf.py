@@ -13,7 +13,15 @@ import pytest
 
 from tests.data.btf.blobs import BLOBS
 from tests.data.btf.make import FUNC_PROTO, HEADER, PTR, TRACEPOINTS, TYPEDEF, Whole
-from tracer.kernel.btf import KIND_ENUM, KIND_FUNC, KIND_TYPEDEF, Btf, BtfError, Member
+from tracer.kernel.btf import (
+    KIND_ENUM,
+    KIND_FUNC,
+    KIND_TYPEDEF,
+    Btf,
+    BtfError,
+    BtfTooNewError,
+    Member,
+)
 
 ROOT: Final = Path(__file__).parents[2]
 ATO: Final = "inet_conn.icsk_ack.ato"
@@ -83,6 +91,16 @@ def small_btf(
     head = HEADER.pack(0xEB9F, 1, 0, HEADER.size, 0, len(body), len(body), len(text))
     path.write_bytes(head + body + text)
     return Btf(str(path))
+
+
+def test_types_this_libbpf_does_not_know_are_told_apart(tmp_path: Path) -> None:
+    """A blob that begins as BTF does and is refused is a newer kernel's, not a missing one."""
+    blob = bytearray(BLOBS["6.12-amd64"].read_bytes())
+    blob[24 + 7] = 0x1F  # the kind of the first type: there is none of this number
+    newer = tmp_path / "btf"
+    newer.write_bytes(blob)
+    with pytest.raises(BtfTooNewError, match="does not know all of its types"):
+        Btf(str(newer))
 
 
 def test_all_the_kernels_are_here() -> None:

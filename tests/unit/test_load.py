@@ -216,12 +216,24 @@ def test_privilege_is_capabilities_not_a_user(
     monkeypatch: pytest.MonkeyPatch, held: int, missing: str | None
 ) -> None:
     monkeypatch.setattr(capabilities, "_status_field", lambda _name: f"{held:016x}")
+    monkeypatch.setattr(capabilities, "_try_map", lambda: None)
     if missing is None:
         load.check_privilege()
     else:
         with pytest.raises(StageError, match=missing) as caught:
             load.check_privilege()
         assert caught.value.report["stage"] == "privilege"
+
+
+def test_capabilities_of_a_user_namespace_are_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> int:
+        raise bpf.LoadError(errno.EPERM, "create map trial")
+
+    monkeypatch.setattr(capabilities, "_status_field", lambda _name: f"{1 << 21:016x}")
+    monkeypatch.setattr(bpf, "create_map", refuse)
+    with pytest.raises(StageError) as caught:
+        load.check_privilege()
+    assert (caught.value.report["stage"], caught.value.report["errno"]) == ("load", errno.EPERM)
 
 
 def test_a_real_bcc_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:

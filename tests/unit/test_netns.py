@@ -5,14 +5,12 @@ from __future__ import annotations
 
 import os
 import threading
-from typing import TYPE_CHECKING, Final
+from pathlib import Path
+from typing import Final
 
 import pytest
 
 from tracer.kernel import netns, netns_facts, processes
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 MOUNTINFO: Final = """\
 22 28 0:20 / /sys rw,nosuid shared:7 - sysfs sysfs rw
@@ -97,13 +95,20 @@ def test_what_cannot_be_read_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_facts_of_this_process() -> None:
-    found = processes.read_processes([os.getpid(), 1 << 30])
+    stat = Path("/proc/self/stat").read_text()
+    started_ns = processes.start_ticks(stat) * 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+    found = processes.read_processes({os.getpid(): started_ns, 1 << 30: 1})
     assert list(found) == [os.getpid()]
     mine = found[os.getpid()]
     assert mine.exe == os.readlink("/proc/self/exe")  # noqa: PTH115 - as it is
     assert mine.uid == os.geteuid()
     assert mine.open_fds is not None
     assert mine.open_fds >= 3
+
+
+def test_another_process_of_that_number_tells_nothing() -> None:
+    """As in a container, whose /proc has numbers of its own."""
+    assert processes.read_processes({os.getpid(): 1}) == {}
 
 
 def test_limits_and_cgroups_are_read_as_they_are_written() -> None:

@@ -9,7 +9,10 @@ presence of a type or a member, never by a version number.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
+from contextlib import suppress
+from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 __all__ = ("Btf", "BtfError", "Member")
@@ -25,6 +28,10 @@ _DEPTH_MAX = 32  # of types within types; libbpf's MAX_RESOLVE_DEPTH
 
 class BtfError(Exception):
     """This kernel's type information cannot be used; the message says why."""
+
+
+class BtfTooNewError(BtfError):
+    """The kernel has types that this libbpf does not know."""
 
 
 class _Type(ctypes.Structure):
@@ -61,6 +68,8 @@ class Btf:
         self._found: dict[tuple[str, int], int] = {}
         self._btf = self._lib.btf__parse_raw(os.fsencode(path))
         error = self._lib.libbpf_get_error(self._btf)
+        if abs(error) == errno.EINVAL and _is_btf(path):
+            raise BtfTooNewError(f"{path}: libbpf does not know all of its types")
         if error or not self._btf:
             raise BtfError(f"{path}: {os.strerror(abs(error) or 22)} (errno {abs(error)})")
 
@@ -175,6 +184,13 @@ def _libbpf() -> ctypes.CDLL:
         except OSError:
             continue
     raise BtfError("libbpf.so.1 is missing; python3-bpfcc brings it")
+
+
+# Of a blob that libbpf refuses, only its first two bytes are certain.
+def _is_btf(path: str) -> bool:
+    with suppress(OSError), Path(path).open("rb") as file:
+        return file.read(2) in (b"\x9f\xeb", b"\xeb\x9f")
+    return False
 
 
 def _declare(lib: ctypes.CDLL) -> ctypes.CDLL:

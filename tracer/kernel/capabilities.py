@@ -3,14 +3,17 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
-from tracer.kernel.stages import StageError
+from tracer.kernel import bpf
+from tracer.kernel.stages import StageError, refused
 
 __all__ = ("check_privilege", "missing")
 
 _CAP_BITS = {"CAP_BPF": 39, "CAP_PERFMON": 38}
 _CAP_SYS_ADMIN = 21
+_LRU_HASH = 9
 
 
 def check_privilege() -> None:
@@ -18,6 +21,16 @@ def check_privilege() -> None:
     names = missing()
     if names:
         raise StageError("privilege", f"this process lacks {' and '.join(names)}", 1)
+    _try_map()
+
+
+# The capabilities of a user namespace's root look like the host's; only a trial tells. No kernel
+# gives this kind of map to who lacks CAP_BPF (htab_map_alloc_check()).
+def _try_map() -> None:
+    try:
+        os.close(bpf.create_map(_LRU_HASH, 4, 4, 1, 0, "trial"))
+    except bpf.LoadError as error:
+        raise refused(error) from error
 
 
 def missing() -> list[str]:

@@ -298,6 +298,8 @@ def _cgroups(states: Rows) -> Rows:
 
 
 def _processes(sockets: Rows, held: Rows, left_out: Counter[str]) -> dict[int, ProcessFacts]:
-    tgids = np.unique(held["tgid"][np.isin(held["ino"], sockets["ino"])])
+    holders = held[np.isin(held["ino"], sockets["ino"])]
+    tgids, first = np.unique(holders["tgid"], return_index=True)
     left_out["processes"] += max(0, len(tgids) - PROCESSES_MAX)
-    return read_processes(tgids[:PROCESSES_MAX].tolist())
+    started_ns = holders["start_ns"][first].tolist()
+    return read_processes(dict(zip(tgids[:PROCESSES_MAX].tolist(), started_ns, strict=False)))

@@ -38,6 +38,8 @@ _REMEDIES = {
     + _INSTALL_BCC,
     "btf": "this needs a kernel built with CONFIG_DEBUG_INFO_BTF=y (every current distribution's "
     "kernel is) and /sys mounted",
+    "btf_too_new": "the distribution's BCC is older than this kernel: install a newer one "
+    "(python3-bpfcc 0.24 and later know the types of current kernels)",
     "compile": "please report it with the lines above, the kernel's release and BCC's version",
     "load": "please report it with the lines above, the kernel's release and BCC's version",
 }
@@ -178,6 +180,7 @@ _STAGES = {
     "bcc_missing": "BCC's Python module was not found",
     "bcc_wrong": "the module named bcc is the wrong one",
     "btf": "the kernel's type information (BTF) cannot be used",
+    "btf_too_new": "BCC is too old for this kernel",
     "compile": f"the BPF programs did not compile on {platform.release()}",
     "load": f"the kernel {platform.release()} refused a BPF program",
 }

@@ -11,21 +11,33 @@ from typing import TYPE_CHECKING, Final
 from tracer.census import ProcessFacts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Mapping
 
 __all__ = ("PROCESSES_MAX", "read_processes")
 
 PROCESSES_MAX: Final = 4096
 _TEXT_MAX: Final = 4096
+_TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
 
 
-def read_processes(tgids: Iterable[int]) -> dict[int, ProcessFacts]:
-    """Return the facts of these processes; one that is gone by now is left out."""
+def read_processes(started_ns: Mapping[int, int]) -> dict[int, ProcessFacts]:
+    """Return the facts of these processes, by number with the time they started.
+
+    One that is gone by now is left out, and so is one that is another: the number was taken
+    again, or this /proc is of another PID namespace, as a container's is.
+    """
     found = {}
-    for tgid in tgids:
+    for tgid, start_ns in started_ns.items():
+        folder = Path(f"/proc/{tgid}")
         with suppress(OSError):
-            found[tgid] = _facts(Path(f"/proc/{tgid}"))
+            if start_ticks(_read(folder / "stat")) == start_ns * _TICKS_PER_S // 1_000_000_000:
+                found[tgid] = _facts(folder)
     return found
+
+
+def start_ticks(stat: str) -> int:
+    """Return the 22nd field of /proc/PID/stat: "1 (comm) S …", where comm may hold anything."""
+    return int(stat[stat.rindex(")") + 1 :].split()[19])
 
 
 def _facts(folder: Path) -> ProcessFacts:
