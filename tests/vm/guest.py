@@ -17,6 +17,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from tests.vm.inside import PLAN_FILE
+
 if TYPE_CHECKING:
     from tests.vm.debian import Boot
     from tests.vm.table import Plan
@@ -46,7 +48,8 @@ def run(boot: Boot, plan: Plan, folder: Path, deadline_s: float) -> dict[str, An
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     log = folder / "console.log"
-    command = _command(boot, plan, folder)
+    (folder / PLAN_FILE).write_text(json.dumps(plan))
+    command = _command(boot, folder)
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     with log.open("wb") as output:
         guest = subprocess.Popen(
@@ -67,10 +70,10 @@ def run(boot: Boot, plan: Plan, folder: Path, deadline_s: float) -> dict[str, An
     return _results(folder, log)
 
 
-def _command(boot: Boot, plan: Plan, folder: Path) -> list[str]:
+def _command(boot: Boot, folder: Path) -> list[str]:
     shared = {f"{SHARED}/{number}": path for number, path in enumerate(_folders())}
     mounts = [f"{guest}={host}" for guest, host in shared.items()]
-    program = [sys.executable, "-m", "tests.vm.inside", RESULTS, json.dumps(plan)]
+    program = [sys.executable, "-m", "tests.vm.inside", RESULTS]
     environment = ["env", "-C", str(ROOT), *EMULATED]
     script = [str(ROOT / "tests/vm/guest.sh"), *mounts, "--", *environment, *program]
     return [

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """In a guest or another userland: fourwave's commands and the kernel tests, in each mode asked for.
 
-Usage: inside.py FOLDER PLAN; the plan is JSON: pytest's arguments by mode. results.json in FOLDER
-is written after every step, and says `complete` at the end.
+Usage: inside.py FOLDER, where plan.json has pytest's arguments by mode (a kernel's command line
+would be too short for it). results.json there is written after every step, and says `complete`
+at the end.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any, Final
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 FOURWAVE: Final = (sys.executable, "-m", "tracer")
+PLAN_FILE: Final = "plan.json"
 STEP_S: Final = 2400.0
 TAIL_CHARS: Final = 2000
 ENVIRONMENT: Final = {"FOURWAVE_KERNEL_TESTS": "1"}
@@ -29,7 +31,8 @@ Step = dict[str, Any]
 
 def main(argv: list[str]) -> int:
     """Run everything; 0 also when a test failed, which the results say."""
-    folder, plan = Path(argv[1]), json.loads(argv[2])
+    folder = Path(argv[1])
+    plan = json.loads((folder / PLAN_FILE).read_text())
     results: dict[str, Any] = {"version": platform.release(), "modes": {}}
     for mode, arguments in plan.items():
         steps: dict[str, Step] = {}

@@ -16,6 +16,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from tests.vm import page
+from tests.vm.inside import PLAN_FILE
 from tests.vm.run import BUILD, cache, say
 from tests.vm.table import userlands
 from tests.vm.userland import ROOT, Environment, UserlandMissingError, with_python, with_suite
@@ -95,7 +96,8 @@ def results_of(row: Userland, folder: Path) -> dict[str, Any]:
 
 def run(there: Environment, folder: Path, tests: tuple[str, ...]) -> None:
     """Run inside.py with the resident's Python; what it says goes to a log."""
-    inside = ("-m", "tests.vm.inside", str(folder), json.dumps({"fentry": tests}))
+    inside = ("-m", "tests.vm.inside", str(folder))
+    (folder / PLAN_FILE).write_text(json.dumps({"fentry": tests}))
     with (folder / "log").open("wb") as log:
         subprocess.run(
             [*there.command, *inside],
