@@ -10,6 +10,7 @@ import json
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -24,9 +25,15 @@ LACKS: Final = {
     "no tracefs and no debugfs": "umount -l /sys/kernel/tracing /sys/kernel/debug 2>&- || :",
     "processes hidden from others": "mount -t proc -o hidepid=2 proc /proc",
     "no cgroup2": "umount -lR /sys/fs/cgroup",
+    "cgroup v1 alone": "umount -lR /sys/fs/cgroup; "
+    "mount -t cgroup -o none,name=fourwave v1 /sys/fs/cgroup",
     "an empty /sys/fs": "mount -t tmpfs none /sys/fs",
 }
 HOST_LACKS: Final = 3
+# As a container has them that was given CAP_BPF and more, and as a rootless one has them.
+CONTAINER: Final = "unshare --pid --fork --mount-proc --net --ipc --uts --cgroup"
+ROOTLESS: Final = "unshare --user --map-root-user --pid --fork --mount-proc --net"
+LOCKDOWN: Final = Path("/sys/kernel/security/lockdown")
 
 
 def run_in_namespace(script: str) -> subprocess.CompletedProcess[str]:
@@ -72,3 +79,46 @@ def test_without_privilege_it_says_what_to_do() -> None:
         assert done.returncode == HOST_LACKS, f"{how}: {done.stderr}"
         assert "sudo" in done.stderr
         assert "Traceback" not in done.stderr
+
+
+def test_in_a_container_it_works() -> None:
+    """Namespaces of its own, the users of the host: it judges its own closes right."""
+    script = f"ip link set lo up && exec {FOURWAVE} demo"
+    done = run_in_namespace(f"exec {CONTAINER} sh -c '{script}'")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_in_a_container_nobody_else_is_named() -> None:
+    """Its /proc has other numbers: whoever bears the holder's number there is not the holder."""
+    script = f"{sys.executable} -m tests.kernel.contained"
+    done = run_in_namespace(f"exec {CONTAINER} {script}")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_without_ipv6_it_works() -> None:
+    """The demonstration's closes are IPv4's."""
+    sysctl = "/proc/sys/net/ipv6/conf/all/disable_ipv6"
+    script = f"test ! -e {sysctl} || echo 1 > {sysctl}; ip link set lo up && exec {FOURWAVE} demo"
+    done = run_in_namespace(f"exec {CONTAINER} sh -c '{script}'")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_in_a_rootless_container_it_says_what_to_do() -> None:
+    """Root there has every capability, and may load nothing."""
+    done = run_in_namespace(f"exec {ROOTLESS} {FOURWAVE} watch --count 1")
+    assert done.returncode == HOST_LACKS, done.stderr
+    assert "user namespace" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(
+    "[confidentiality]" not in (LOCKDOWN.read_text() if LOCKDOWN.exists() else ""),
+    reason="lockdown=confidentiality is for a guest of `make vm`",
+)
+def test_confidentiality_is_told() -> None:
+    """No program may read the kernel's memory: nothing can be traced, and doctor says why."""
+    done = run_in_namespace(f"exec {FOURWAVE} doctor --json")
+    assert done.returncode == HOST_LACKS, done.stdout + done.stderr
+    lockdown = facts(done.stdout)["lockdown"]
+    assert lockdown["ok"] is False
+    assert "integrity" in lockdown["remedy"]

@@ -79,8 +79,29 @@ def test_the_page_tells_of_each_kernel() -> None:
 def test_what_a_kernel_cannot_run_is_left_out_and_told() -> None:
     row = Kernel("5.10", ("bullseye",), "old", ("fentry",), {"multipath": "no MPTCP"})
     plan = plan_for(row, EXTENTS["all"])
-    assert plan == {"fentry": ["tests/kernel", "-k", "not under_load and not multipath"]}
+    assert plan == {
+        "fentry": ["tests/kernel", "-k", "not under_load and not confidentiality and not multipath"]
+    }
     assert "- multipath: no MPTCP" in page.text([(row, None)])
+
+
+@pytest.mark.parametrize(
+    ("doctor", "wrong"),
+    [
+        ({"ok": False, "facts": [{"name": "lockdown", "detail": "confidentiality"}]}, 0),
+        ({"ok": False, "facts": [], "said": "exit 1: Traceback"}, 1),
+        ({"ok": True, "facts": []}, 1),
+    ],
+)
+def test_a_host_that_lacks_something_must_be_told_what(doctor: page.Results, wrong: int) -> None:
+    results = {"refused": "confidentiality", "modes": {"fentry": {"doctor": doctor}}}
+    assert len(list(page.failures(results))) == wrong
+
+
+def test_another_host_has_a_name_and_tests_of_its_own() -> None:
+    row = Kernel("6.12", ("trixie",), "why", ("fentry",), name="other", tests=("tests/a.py",))
+    assert plan_for(row, EXTENTS["few"]) == {"fentry": ["tests/a.py"]}
+    assert ROW.name == ROW.release
 
 
 def test_a_kernel_that_cannot_be_had_is_on_the_page() -> None:

@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any, Final
 from tests.vm.inside import PLAN_FILE
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tests.vm.debian import Boot
     from tests.vm.table import Plan
 
@@ -40,16 +42,18 @@ class GuestError(Exception):
     """The guest did not come to its end; the text says how far it came."""
 
 
-def run(boot: Boot, plan: Plan, folder: Path, deadline_s: float) -> dict[str, Any]:
-    """Boot, run inside.py with this plan, return its results. Raises GuestError.
+def run(
+    boot: Boot, plan: Plan, folder: Path, deadline_s: float, append: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Boot with more words on the command line, run inside.py with this plan, return its results.
 
-    `folder` takes the results and the console's log.
+    `folder` takes the results and the console's log. Raises GuestError.
     """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     log = folder / "console.log"
     (folder / PLAN_FILE).write_text(json.dumps(plan))
-    command = _command(boot, folder)
+    command = _command(boot, folder, append)
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     with log.open("wb") as output:
         guest = subprocess.Popen(
@@ -70,7 +74,7 @@ def run(boot: Boot, plan: Plan, folder: Path, deadline_s: float) -> dict[str, An
     return _results(folder, log)
 
 
-def _command(boot: Boot, folder: Path) -> list[str]:
+def _command(boot: Boot, folder: Path, append: Sequence[str]) -> list[str]:
     shared = {f"{SHARED}/{number}": path for number, path in enumerate(_folders())}
     mounts = [f"{guest}={host}" for guest, host in shared.items()]
     program = [sys.executable, "-m", "tests.vm.inside", RESULTS]
@@ -81,7 +85,7 @@ def _command(boot: Boot, folder: Path) -> list[str]:
         *("--run", str(boot.image), "--verbose"),
         *("--disable-kvm", "--force-9p", "--user", "root", "--cwd", "/"),
         *("--cpus", CPUS, "--memory", MEMORY),
-        *(f"--append={word}" for word in FASTER),
+        *(f"--append={word}" for word in (*FASTER, *append)),
         *(f"--rodir={mount}" for mount in mounts),
         f"--rwdir={RESULTS}={folder}",
         *("--", shlex.join(script)),

@@ -65,11 +65,22 @@ def failures(results: Results) -> Iterator[str]:
     yield from (f"kernel: {line}" for line in results.get("kernel", []))
     for mode, steps in results.get("modes", {}).items():
         for name, step in steps.items():
+            if name != "tests" and results.get("refused"):
+                yield from _not_refused(mode, name, step, results["refused"])
+                continue
             bad = step.get("failed", {}) | step.get("skipped", {})
             for test, message in bad.items():
                 yield f"{mode}: {test}: {message.strip()[:MESSAGE_CHARS]}"
             if not step["ok"] and not bad:
                 yield f"{mode}: {name}: {step.get('said', 'failed').strip()}"
+
+
+# Where it cannot work it must say why: doctor in its facts, the others on stderr.
+def _not_refused(mode: str, name: str, step: Results, why: str) -> Iterator[str]:
+    if step["ok"]:
+        yield f"{mode}: {name}: it worked, and should say: {why}"
+    elif why not in json.dumps(step, ensure_ascii=False):
+        yield f"{mode}: {name}: it does not say {why!r}: {step.get('said', '')[:MESSAGE_CHARS]}"
 
 
 def write() -> None:
@@ -80,7 +91,7 @@ def write() -> None:
 def page() -> str:
     """Return the page as the tables and the last results have it."""
     return text(
-        [(kernel, last(kernel.release)) for kernel in kernels()],
+        [(kernel, last(kernel.name)) for kernel in kernels()],
         [(userland, last(userland.name)) for userland in userlands()],
     )
 
@@ -125,11 +136,9 @@ def _facts(results: Results, name: str) -> str:
 
 def _row(kernel: Kernel, results: Results | None) -> str:
     if results is None:
-        return f"| {kernel.release} | | {kernel.why} | never run | |"
+        return f"| {kernel.name} | | {kernel.why} | never run | |"
     where = f"{results.get('version', '')} ({results.get('suite', 'not found')})"
-    return (
-        f"| {kernel.release} | {where} | {kernel.why} | {_verdict(results)} | {results['date']} |"
-    )
+    return f"| {kernel.name} | {where} | {kernel.why} | {_verdict(results)} | {results['date']} |"
 
 
 def _verdict(results: Results) -> str:
@@ -138,18 +147,20 @@ def _verdict(results: Results) -> str:
     steps = [step for mode in results["modes"].values() for step in mode.values()]
     passed = sum(step.get("passed", 0) for step in steps)
     wrong = len(list(failures(results)))
+    if results.get("refused") and not wrong:
+        return f"says what is missing; {passed} passed" if passed else "says what is missing"
     extent = f" ({results['extent']})" if results["extent"] else ""
     return f"{passed} passed, {wrong} failed{extent}"
 
 
 def _section(kernel: Kernel, results: Results | None) -> Iterator[str]:
     if kernel.without:
-        yield f"## {kernel.release}: what it cannot run"
+        yield f"## {kernel.name}: what it cannot run"
         yield ""
         yield from (f"- {name}: {why}" for name, why in kernel.without.items())
         yield ""
     for mode, steps in (results or {}).get("modes", {}).items():
-        yield f"## {kernel.release}, {mode}"
+        yield f"## {kernel.name}, {mode}"
         yield ""
         for fact in steps.get("doctor", {}).get("facts", []):
             if fact["name"] in SHOWN:

@@ -25,7 +25,9 @@ Plan: TypeAlias = dict[str, list[str]]
 class Kernel:
     """One row: the release's first two numbers, Debian suites to look in, the modes to run.
 
-    `without` says why each of some tests is not for this kernel.
+    `without` says why each of some tests is not for this kernel. A row with `append`, more words
+    for the kernel's command line, is another host with the same kernel: it has a `name` and
+    `tests` of its own. `refused`: part of what fourwave must say there instead of working.
     """
 
     release: str
@@ -33,19 +35,29 @@ class Kernel:
     why: str
     hooks: tuple[str, ...]
     without: dict[str, str] = field(default_factory=dict)
+    name: str = ""
+    append: tuple[str, ...] = ()
+    tests: tuple[str, ...] = ()
+    refused: str = ""
+
+    def __post_init__(self) -> None:
+        """Name it after its release, unless it is another host."""
+        object.__setattr__(self, "name", self.name or self.release)
 
 
 @dataclass(frozen=True, slots=True)
 class Userland:
     """One row: a Debian suite for its BCC (None: this host's), and the resident's Python.
 
-    `resident`: "host" where the suite's own Python is too old for it.
+    `resident`: "host" where the suite's own Python is too old for it. `refused`: part of what
+    fourwave must say there instead of working.
     """
 
     python: str
     why: str
     suite: str | None = None
     resident: str = "suite"
+    refused: str = ""
 
     @property
     def name(self) -> str:
@@ -68,16 +80,20 @@ def kernels(table: Path = TABLE) -> list[Kernel]:
             row["why"],
             tuple(row["hooks"]),
             row.get("without", {}),
+            row.get("name", ""),
+            tuple(row.get("append", ())),
+            tuple(row.get("tests", ())),
+            row.get("refused", ""),
         )
         for row in rows
     ]
 
 
-def chosen(releases: Iterable[str]) -> list[Kernel]:
-    """Return the rows of these releases, all when none is named. Raises LookupError."""
-    table = {kernel.release: kernel for kernel in kernels()}
-    wanted = list(releases) or list(table)
-    unknown = [release for release in wanted if release not in table]
+def chosen(names: Iterable[str]) -> list[Kernel]:
+    """Return the rows of these names, all when none is named. Raises LookupError."""
+    table = {kernel.name: kernel for kernel in kernels()}
+    wanted = list(names) or list(table)
+    unknown = [name for name in wanted if name not in table]
     if unknown:
         raise LookupError(f"no kernel {', '.join(unknown)}; there are {', '.join(table)}")
-    return [table[release] for release in wanted]
+    return [table[name] for name in wanted]

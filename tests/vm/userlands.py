@@ -71,6 +71,7 @@ def tested(row: Userland) -> list[str]:
         results = results_of(row, folder)
     except UserlandMissingError as error:
         results = {"error": str(error)}
+    results |= {"refused": row.refused}
     results |= {"date": time.strftime("%Y-%m-%d"), "extent": ""}
     page.keep(row.name, results)
     page.write()
@@ -85,6 +86,7 @@ def results_of(row: Userland, folder: Path) -> dict[str, Any]:
     there = with_suite(row, kept, folder) if row.suite else with_python(row.python, kept)
     # The suite's compiler alone is the question where its Python runs no resident.
     tests = KERNEL_TESTS if row.resident == "host" else (*UNIT_TESTS, *KERNEL_TESTS)
+    tests = () if row.refused else tests
     run(there, folder, tests)
     try:
         results: dict[str, Any] = json.loads((folder / RESULTS_FILE).read_text())

@@ -29,9 +29,13 @@ _DEPTH_MAX = 32  # of types within types; libbpf's MAX_RESOLVE_DEPTH
 class BtfError(Exception):
     """This kernel's type information cannot be used; the message says why."""
 
+    stage = "btf"
+
 
 class BtfTooNewError(BtfError):
     """The kernel has types that this libbpf does not know."""
+
+    stage = "btf_too_new"
 
 
 class _Type(ctypes.Structure):

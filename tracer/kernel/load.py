@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from tracer.kernel import bpf, compiled, handoff, load_census
-from tracer.kernel.btf import KIND_FUNC, KIND_TYPEDEF, Btf, BtfError, BtfTooNewError
+from tracer.kernel.btf import KIND_FUNC, KIND_TYPEDEF, Btf, BtfError
 from tracer.kernel.capabilities import check_privilege
 from tracer.kernel.header import MEMBERS, kernel_types
 from tracer.kernel.hooking import attach_hooks
@@ -174,10 +174,8 @@ def read_btf() -> Btf:
     """Return the running kernel's BTF."""
     try:
         return Btf()
-    except BtfTooNewError as error:
-        raise StageError("btf_too_new", str(error)) from error
     except BtfError as error:
-        raise StageError("btf", str(error)) from error
+        raise StageError(error.stage, str(error)) from error
 
 
 def compile_programs(btf: Btf, options: dict[str, Any]) -> tuple[Module, dict[str, Any]]:
