@@ -14,7 +14,7 @@ PYTEST = $(SUDO) env FOURWAVE_KERNEL_TESTS=$(FOURWAVE_KERNEL_TESTS) \
 	$(BIN)/python -m pytest -p no:cacheprovider
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint fmt type unit kernel random golden docs bench bench-census vm vm-all userlands clean setup setup-test setup-bench setup-vm
+.PHONY: help run test lint fmt type unit kernel random golden docs bench bench-census vm vm-ci vm-all userlands clean setup setup-test setup-bench setup-vm
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -63,6 +63,9 @@ bench-census: setup-bench  ## What a census costs here, beside ss (root, a minut
 
 vm: setup-vm  ## A part of the kernel tests on each kernel of tests/vm/kernels.toml (K=6.12: on one)
 	@$(AS_USER) $(BIN)/python -m tests.vm.run $(K)
+
+vm-ci: setup-vm  ## A few minutes of them, on the oldest and the newest kernel alone
+	@$(AS_USER) $(BIN)/python -m tests.vm.run --extent ci
 
 vm-all: setup-vm  ## All of them, with every way to see an ACK leave (hours)
 	@$(AS_USER) $(BIN)/python -m tests.vm.run --extent all $(K)
