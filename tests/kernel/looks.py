@@ -6,6 +6,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from tests.pace import allowed_s
 from tracer.wire_census import decode_census
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from tracer.kernel.census import CensusSource
 
 T = TypeVar("T")
-DEADLINE_S: Final = 30.0
+DEADLINE_S: Final = allowed_s(30.0)
 EVERY_S: Final = 0.1
 
 

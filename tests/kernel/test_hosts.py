@@ -15,11 +15,12 @@ from typing import Any, Final
 
 import pytest
 
+from tests.pace import allowed_s
 from tests.truth.watch import ROOT
 
 pytestmark = pytest.mark.kernel
 
-SECONDS: Final = 180.0
+SECONDS: Final = allowed_s(60.0)
 FOURWAVE: Final = f"{sys.executable} -m tracer"
 LACKS: Final = {
     "no tracefs and no debugfs": "umount -l /sys/kernel/tracing /sys/kernel/debug 2>&- || :",

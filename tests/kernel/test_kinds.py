@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.kernel.lanes import Lanes
+from tests.pace import EMULATED
 from tests.truth import bench
 from tests.truth.intent import packets_against_intent, records_against_intent
 from tests.truth.mixed import SCENARIOS
@@ -35,7 +35,7 @@ ON_LOOPBACK = {
 }
 ON_WIRE = {Flavour.V4: 12, Flavour.V6: 11}
 # A segment repeated because the host was busy can blur the evidence; then null is right.
-UNDECIDED_MAX = 4 if os.environ.get("FOURWAVE_EMULATED") else 1
+UNDECIDED_MAX = 4 if EMULATED else 1
 # Where the host ran no program for a transition, the kind is made again.
 TRIES = 3
 

@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import subprocess
 import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.pace import EMULATED, allowed_s
 from tests.truth import bench
 from tests.truth.mixed import mixed
 from tests.truth.watch import ROOT
@@ -27,12 +27,12 @@ pytestmark = [pytest.mark.kernel, pytest.mark.slow]
 CONNECTIONS = 1_100
 CLOSES_MIN = 2_000
 # At most one in so many may be left undecided: a repeated segment can blur the evidence.
-UNDECIDED_PER = 300 if os.environ.get("FOURWAVE_EMULATED") else 1_000
+UNDECIDED_PER = 300 if EMULATED else 1_000
 # And where the host runs no programs on top of some thread, a burst of segments comes there.
 UNRUN_PER = 20
 LOAD_CONNECTIONS = 20_000
-LOAD_S = 60.0
-SETTLED_S = 10.0
+LOAD_S = allowed_s(60.0)
+SETTLED_S = allowed_s(10.0)
 SEEDS = {"loopback": 20_230, "veth": 20_231}
 
 

@@ -7,6 +7,7 @@ import contextlib
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from tests.pace import allowed_s
 from tests.truth.capture import capture
 from tests.truth.compare import Record, Report, compare
 from tests.truth.judge import Truth, judge_all
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from tests.truth.sockets import Made
     from tests.truth.watch import Watch
 
-SETTLE_S = 20.0
+SETTLE_S = allowed_s(20.0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ import socket
 import subprocess
 from typing import TYPE_CHECKING
 
+from tests.pace import allowed_s
 from tests.truth.wire import wait_until
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ TCPDUMP = shutil.which("tcpdump", path="/usr/sbin:/usr/bin:/sbin:/bin")
 SNAPLEN_BYTES = 128
 BUFFER_KIB = 65536
 MARKER_PORT = 9
-STOP_S = 10.0
+STOP_S = allowed_s(10.0)
 _DROPPED = re.compile(r"(\d+) packets? dropped by (kernel|interface)")
 
 

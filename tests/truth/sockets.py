@@ -14,12 +14,13 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tests.pace import allowed_s
 from tests.truth.wire import wait_until
 
 if TYPE_CHECKING:
     from tests.truth.netns import Net
 
-TIMEOUT_S = 20.0
+TIMEOUT_S = allowed_s(20.0)
 BACKLOG = 1024
 # Longer than the 40 ms of the delayed ACK (44 ms at HZ=250), with room for a busy host.
 DELAYED_ACK_S = 0.08

@@ -12,16 +12,18 @@ import time
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+from tests.pace import allowed_s
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
 
     from tests.truth.compare import Record
 
 ROOT = Path(__file__).resolve().parents[2]
-READY_S = 300.0  # an emulated guest reads its programs over a slow wire
-RECORDS_S = 20.0
-STOP_S = 30.0
-LOSS_TOLD_S = 15.0
+READY_S = allowed_s(60.0)
+RECORDS_S = allowed_s(20.0)
+STOP_S = allowed_s(30.0)
+LOSS_TOLD_S = allowed_s(15.0)
 ASK_EVERY_S = 0.02
 EXIT_HOST_LACKS = 3
 
