@@ -11,24 +11,34 @@ import gc
 from pathlib import Path
 from typing import Final
 
-_M_ARENA_MAX: Final = -8  # malloc.h
+_M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8  # malloc.h
+LARGE_BYTES: Final = 1 << 20
 _MADV_DONTNEED: Final = 4
 _libc = ctypes.CDLL(None)
 
 
-def share_one_arena() -> None:
-    """Let threads that come and go allocate where the first one does. Before any is started."""
+def keep_little() -> None:
+    """Give large arrays back at once, and let threads that come and go use the first one's arena.
+
+    Left alone, malloc keeps for good what a large census took. Call this before all else.
+    """
     if hasattr(_libc, "mallopt"):
+        _libc.mallopt(_M_MMAP_THRESHOLD, LARGE_BYTES)
         _libc.mallopt(_M_ARENA_MAX, 1)
 
 
 def settle() -> None:
-    """Give back what is free, and let the collector pass over all that is there now."""
+    """Give back what starting took, and let the collector pass over all that is there now."""
     gc.collect()
     gc.freeze()
+    trim()
+    _drop_text()
+
+
+def trim() -> None:
+    """Give back what is free."""
     if hasattr(_libc, "malloc_trim"):
         _libc.malloc_trim(ctypes.c_size_t(0))
-    _drop_text()
 
 
 # What of programs and libraries is used again comes back from the page cache, the much larger part

@@ -78,7 +78,7 @@ def serve(wishes: ServeWishes) -> None:
     """Serve metrics until told to stop. Raises HostError, UsageError, FourwaveError."""
     # Nothing here multiplies matrices: a thread pool would only cost memory.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    memory.share_one_arena()
+    memory.keep_little()
     account = privileges.account(wishes.user)
     with listen(wishes.addresses) as sockets, Web(sockets, wishes.web_config, account) as web:
         import_all()

@@ -18,7 +18,7 @@ import time
 from threading import Thread
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from tracer import privileges
+from tracer import memory, privileges
 from tracer.errors import FourwaveError
 from tracer.serve_child import Child
 from tracer.serve_findings import Findings
@@ -96,11 +96,12 @@ class CensusHelper:
             self._judging.start()
         return None
 
-    def _look(self, data: bytes, at_s: float) -> None:
+    def _look(self, data: memoryview, at_s: float) -> None:
         try:
             self._judged = self._findings.look(decode_census(data), at_s)
         except FourwaveError as error:
             self._judged = self._findings.fail(error)
+        memory.trim()
 
     def _ask(self) -> None:
         if self._asked or time.monotonic() < self._due_s:
@@ -110,7 +111,7 @@ class CensusHelper:
         self._channel.send(ASK)
         self._asked = True
 
-    def _take(self) -> bytes | None:
+    def _take(self) -> memoryview | None:
         if not self._asked:
             return None
         try:
@@ -142,11 +143,11 @@ def _answer_in(message: bytes) -> dict[str, Any]:
     return answer
 
 
-def _content(fds: list[int], size: int) -> bytes:
+def _content(fds: list[int], size: int) -> memoryview:
     if len(fds) != 1 or not 0 < size <= CENSUS_MAX_BYTES:
         raise FourwaveError(f"a census of {size} bytes in {len(fds)} descriptors")
-    with mmap.mmap(fds[0], size, prot=mmap.PROT_READ) as content:
-        return content[:]
+    # Unmapped when the last array in it is gone.
+    return memoryview(mmap.mmap(fds[0], size, prot=mmap.PROT_READ))
 
 
 def _help(channel: socket.socket, source: CensusSource, account: Account | None) -> int:

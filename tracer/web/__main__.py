@@ -30,7 +30,7 @@ LOG: Final = logging.getLogger("fourwave")
 def main(options: dict[str, Any]) -> int:
     """Serve until the tracer ends; return the exit status."""
     logging.basicConfig(format="fourwave web: %(message)s", level=logging.WARNING)
-    memory.share_one_arena()
+    memory.keep_little()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's ^C is the tracer's to answer
     with socket.socket(fileno=options["channel"]) as channel:
         try:
