@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import mmap
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,8 @@ _NAMES = (
     "resets_lost",
     "strays_lost",
 )
+_FIGURES = {name.encode(): name for name in ("run_time_ns", "run_cnt", "recursion_misses")}
+INFO_MAX_BYTES = 4096  # some 300 are there
 _CLOSES = ("emitted", "ring_full", "conn_map_full", "unseen")
 
 
@@ -81,7 +84,6 @@ def program_figures(info: FileIO) -> dict[str, int]:
     kernel.bpf_stats_enabled is 1. Misses: Linux commit 9ed9e9ba2337 ("bpf: Count the number of
     times recursion was prevented") (in v5.12).
     """
-    info.seek(0)
-    fields = (line.split(b":", 1) for line in info.read().splitlines() if b":" in line)
-    wanted = (b"run_time_ns", b"run_cnt", b"recursion_misses")
-    return {key.decode(): int(value) for key, value in fields if key in wanted}
+    lines = os.pread(info.fileno(), INFO_MAX_BYTES, 0).split(b"\n")
+    fields = (line.partition(b":\t") for line in lines)
+    return {_FIGURES[key]: int(value) for key, _, value in fields if key in _FIGURES}
