@@ -14,7 +14,7 @@ PYTEST = $(SUDO) env FOURWAVE_KERNEL_TESTS=$(FOURWAVE_KERNEL_TESTS) \
 	$(BIN)/python -m pytest -p no:cacheprovider
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint fmt type unit kernel random golden docs bench bench-census vm vm-ci vm-all userlands clean setup setup-test setup-bench setup-vm
+.PHONY: help run test lint fmt type unit kernel random golden docs bench bench-census service vm vm-ci vm-all userlands clean setup setup-test setup-bench setup-vm
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ docs: setup-test  ## Write again what is generated: docs, dashboards, the manual
 	@$(AS_USER) $(BIN)/python -m tracer.outputs.metrics_page > docs/metrics.md
 	@$(AS_USER) $(BIN)/python packaging/manual.py
 	@$(AS_USER) $(BIN)/python -m dashboards.make
+
+service: setup-test  ## The unit under a real systemd, in a container (root, debootstrap, systemd-nspawn)
+	@$(SUDO) $(BIN)/python -m tests.service.run $(ARGS)
 
 bench: setup-bench  ## What tracing costs here, beside bcc's tools and bpftrace (root, 20 minutes)
 	@$(SUDO) $(BIN)/python -m tests.bench.run --docs $(ARGS)
