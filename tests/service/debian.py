@@ -18,6 +18,11 @@ SUITE: Final = "trixie"
 PACKAGES: Final = "systemd,systemd-sysv,dbus,python3-venv,python3-bpfcc,curl"
 UNIT: Final = "fourwave.service"
 CERTIFICATES: Final = "etc/ssl/certs/ca-certificates.crt"
+SYSTEM_CALLS: Final = (
+    "bpf perf_event_open open_by_handle_at "
+    "landlock_create_ruleset landlock_add_rule landlock_restrict_self"
+)
+"""What systemd-nspawn forbids by itself, and a host does not."""
 INIT: Final = "/usr/lib/systemd/systemd"
 BOOT_S: Final = 60.0
 
@@ -52,7 +57,7 @@ class Debian:
     def booted(self) -> Iterator[None]:
         """Let its systemd run, in the host's network and user namespaces."""
         words = ["systemd-nspawn", "-q", "-D", str(self.root), "--boot", "--console=pipe"]
-        allowed = ["--capability=all", "--system-call-filter=bpf perf_event_open open_by_handle_at"]
+        allowed = ["--capability=all", f"--system-call-filter={SYSTEM_CALLS}"]
         alone = ["--register=no", "--keep-unit", "--private-users=no"]
         with subprocess.Popen(
             [*words, *allowed, *alone], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL

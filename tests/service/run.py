@@ -60,6 +60,10 @@ class Service:
             until(self.is_ready, within_s)
         )
 
+    def is_confined(self) -> bool:
+        """The filter of system calls lets Landlock's through."""
+        return "not confined" not in self._debian.do("journalctl", "-b", "-u", UNIT, "--no-pager")
+
     def is_hardened(self) -> bool:
         """By systemd's own measure."""
         text = self._debian.do("systemd-analyze", "security", "--no-pager", UNIT)
@@ -83,6 +87,7 @@ def trials(service: Service) -> dict[str, Callable[[], object]]:
     return {
         "it is ready when systemd is told so": lambda: until(service.is_ready, 60),
         "every detector works": lambda: until(service.sees_everything, 60),
+        "the web process is confined": service.is_confined,
         "its exposure is below 3": service.is_hardened,
         "systemctl reload": service.is_reloaded,
         "it comes back after SIGKILL": lambda: service.comes_back("KILL", 30),

@@ -43,7 +43,9 @@ def main(options: dict[str, Any]) -> int:
             return error.exit_code
         memory.settle()
         # Certificates may be anywhere, and a renewed one somewhere else.
-        confine({Path("/")} if options["config"] else own_code())
+        failure = confine({Path("/")} if options["config"] else own_code())
+        if failure is not None:
+            LOG.warning("not confined: %s", failure)
         asyncio.run(serve(options, chosen, channel))
     return 0
 
