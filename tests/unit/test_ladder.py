@@ -22,6 +22,14 @@ MADE = {
     "passive_four": (b.passive_four(), ["<FIN", "ACK>", "FIN>", "<ACK"]),
     "active": (b.active(), ["FIN>", "<FIN + ACK", "ACK>"]),
     "active_four": (b.active_four(), ["FIN>", "<ACK", "<FIN", "ACK>"]),
+    "a FIN that may have been refused": (
+        b.active_four(flags=b.OPENED | ConnFlag.DROPPED, at_close__rcv_nxt=1_011),
+        ["FIN>", "<ACK (with the FIN?)", "<FIN", "ACK>"],
+    ),
+    "repair": (
+        b.aborted(flags=b.OPENED | b.OWNED | ConnFlag.REPAIR, rst_flags=0, rst_sent_ns=0),
+        [],
+    ),
     "orphan": (b.orphan(), ["FIN>", "<ACK"]),
     "crossing": (b.crossing(), ["FIN>", "<FIN (they crossed)", "ACK>", "<ACK"]),
     "aborted": (b.aborted(), ["RST>"]),

@@ -117,11 +117,16 @@ def _active(close: Close) -> Steps:
     if close.handshake == "three_way":
         yield Step("in", "FIN + ACK", at.get("fin_received"), "", "LAST_ACK")
     else:
-        carrier = "data + ACK" if close.fin_ack == "data" else "ACK"
-        yield Step("in", carrier, at.get("fin_acked"), "FIN_WAIT2")
+        yield Step("in", _carrier(close), at.get("fin_acked"), "FIN_WAIT2")
         yield from _peer_fin(close)
     if close.time_wait and "fin_received" in at:
         yield Step("out", "ACK", at.get("closed"), "TIME_WAIT", "CLOSE")
+
+
+def _carrier(close: Close) -> str:
+    if close.handshake is None:
+        return "ACK (with the FIN?)"
+    return "data + ACK" if close.fin_ack == "data" else "ACK"
 
 
 # An orphan's FIN_WAIT2 is a mini-socket: the peer's FIN comes to it, unseen by the tracer.
@@ -139,8 +144,7 @@ def _passive(close: Close) -> Steps:
     if close.handshake == "three_way":
         yield Step("out", "FIN + ACK", at.get("fin_sent"), "LAST_ACK")
     else:
-        carrier = {"data": "data + ACK", "pure": "ACK"}.get(close.fin_ack or "", "ACK")
-        yield Step("out", carrier, at.get("ack_sent"), "", "FIN_WAIT2")
+        yield Step("out", _carrier(close), at.get("ack_sent"), "", "FIN_WAIT2")
         yield Step("out", "FIN", at.get("fin_sent"), "LAST_ACK")
     yield Step("in", "ACK", at.get("closed"), "CLOSE", "TIME_WAIT")
 

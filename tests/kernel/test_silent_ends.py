@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Ends without a packet: only the socket can say that there was one."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.truth.scenario import Stage
+from tests.truth.sockets import (
+    Flavour,
+    TcpState,
+    read_eof,
+    set_linger_zero,
+    wait_readable,
+    wait_state,
+)
+from tests.truth.wire import Mode
+
+if TYPE_CHECKING:
+    from tests.truth.netns import Net
+    from tests.truth.watch import Watch
+    from tests.truth.wire import WiredNet
+
+pytestmark = pytest.mark.kernel
+
+TCP_REPAIR = 19
+"""include/uapi/linux/tcp.h."""
+COUNT = 5
+WORDS = b"words"
+
+
+@pytest.mark.parametrize("unread", [False, True])
+def test_closed_in_repair_mode(unread: bool, loopback_net: Net, tracer_watch: Watch) -> None:
+    """Also with data unread, which is a reason for a RST otherwise: none is sent."""
+    since = tracer_watch.mark()
+    with contextlib.closing(Stage(loopback_net, Flavour.V4, COUNT)) as stage:
+        pairs = stage.talked()
+        for pair in pairs:
+            if unread:
+                pair.second.sendall(WORDS)
+                wait_readable(pair.first, len(WORDS))
+            pair.first.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, 1)
+            pair.first.close()
+            set_linger_zero(pair.second)
+            pair.second.close()
+    ports = {pair.made.client[1] for pair in pairs}
+    found = tracer_watch.wait_records(loopback_net.inums, since, 2 * COUNT)
+    mine = [record for record in found if record["lport"] in ports]
+    shown = {(one["kind"], one["cause"], one["rst_reason"], one["data_lost"]) for one in mine}
+    assert shown == {("abort", "repair", None, None)}
+    assert len(mine) == COUNT
+    assert {one["closer"]["how"] for one in mine} == {"close"}
+    assert not any("rst_sent" in one["timeline_us"] for one in mine)
+
+
+def test_linger_zero_in_last_ack(wired_net: WiredNet, tracer_watch: Watch) -> None:
+    """All was sent, the FIN too: no RST is needed, and the FIN is not repeated any more."""
+    net, wire, since = wired_net.net, wired_net.wire, tracer_watch.mark()
+    with contextlib.closing(Stage(net, Flavour.V4, COUNT, wire=wire)) as stage:
+        pairs = stage.quiet()
+        for pair in pairs:
+            pair.client.shutdown(socket.SHUT_WR)
+            read_eof(pair.server)
+            wait_state(pair.client, TcpState.FIN_WAIT2)
+        wire.set_mode(Mode.DROP)
+        for pair in pairs:
+            pair.server.shutdown(socket.SHUT_WR)
+            wait_state(pair.server, TcpState.LAST_ACK)
+            set_linger_zero(pair.server)
+            pair.server.close()
+            set_linger_zero(pair.client)
+            pair.client.close()
+        wire.drain()
+        wire.set_mode(Mode.PASS)
+    ports = {pair.made.server[1] for pair in pairs}
+    found = tracer_watch.wait_records(net.inums, since, 2 * COUNT)
+    mine = [record for record in found if record["lport"] in ports]
+    shown = {(one["kind"], one["cause"], one["rst_reason"], one["data_lost"]) for one in mine}
+    assert shown == {("abort", "linger_zero", None, False)}
+    assert len(mine) == COUNT
+    assert not any("rst_sent" in one["timeline_us"] for one in mine)
+    assert all("no RST was needed" in one["why"] for one in mine)
