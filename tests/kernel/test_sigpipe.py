@@ -15,7 +15,7 @@ import pytest
 from tests.truth.scenario import Stage
 from tests.truth.sockets import Flavour, read_eof, set_linger_zero
 from tracer.kernel.btf import Btf
-from tracer.kernel.load import knows_sender
+from tracer.kernel.facts import knows_sender
 
 if TYPE_CHECKING:
     from collections.abc import Callable

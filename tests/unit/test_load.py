@@ -21,7 +21,8 @@ import pytest
 from tests.data.btf.blobs import BLOBS
 from tests.data.btf.make import OPTIONAL_TRACEPOINTS, TRACEPOINTS
 from tracer.kernel import bpf, capabilities, compiled, handoff, load, load_census
-from tracer.kernel.btf import Btf
+from tracer.kernel.btf import KIND_FUNC, Btf
+from tracer.kernel.facts import facts
 from tracer.kernel.load import OPTIONAL, PROGRAMS, StageError, with_constant
 
 if TYPE_CHECKING:
@@ -173,15 +174,15 @@ def test_the_mark_is_the_programs() -> None:
 @pytest.mark.parametrize("kernel", BLOBS)
 def test_facts_are_what_the_kernel_has(kernel: str) -> None:
     version = tuple(map(int, kernel.split("-", maxsplit=1)[0].split(".")))
-    macros = load.facts(blob(kernel))
+    macros = facts(blob(kernel))
     assert ("HAS_CURRENT_TASK_BTF" in macros) == (version >= (5, 11))
     assert ("HAS_RST_REASON" in macros) == (version >= (6, 10))
 
 
 def test_every_fact_is_asked_for_by_the_programs() -> None:
     text = "".join(path.read_text() for path in (ROOT / "bpf").glob("*.[ch]"))
-    facts = {fact for name in BLOBS for fact in load.facts(blob(name))}
-    assert {fact for fact in facts if not re.search(rf"#if.*\b{fact}\b", text)} == set()
+    known = {fact for name in BLOBS for fact in facts(blob(name))}
+    assert {fact for fact in known if not re.search(rf"#if.*\b{fact}\b", text)} == set()
 
 
 def test_programs_are_functions_of_the_text_at_known_tracepoints() -> None:
@@ -403,8 +404,8 @@ def reached(name: str) -> set[str]:
 def test_its_modules_are_of_the_oldest_python() -> None:
     """The distribution's Python may be older than ours: its syntax, annotations unread."""
     modules = reached("load")
-    taking = {"source_text", "kallsyms", "btf", "header", "instructions", "bpf", "load_census"}
-    caching = {"compiled", "capabilities"}
+    taking = {"source_text", "kallsyms", "btf", "facts", "header", "instructions", "bpf"}
+    caching = {"compiled", "capabilities", "load_census"}
     hooking = {"hooking", "hooks", "kprobe"}
     assert modules == {"load", *taking, *caching, "stages", "handoff", *hooking}
     for name in modules:
@@ -466,7 +467,7 @@ def test_iterators_are_loaded_and_linked(kernel: str, monkeypatch: pytest.Monkey
     monkeypatch.setattr(load.bpf, "link_iterator", lambda fd: fd + 100)
     manifest, fds = load.load_iterators(btf, CENSUS_OPTIONS, {})
     assert manifest == {"census": "iterator"}
-    ids = [btf.find(name, load.KIND_FUNC) for name in ITERATORS]
+    ids = [btf.find(name, KIND_FUNC) for name in ITERATORS]
     assert loaded == [("sockets", ids[0]), ("files", ids[1])]
     assert fds["census:iter:sockets"] == fds["census:prog:sockets"] + 100
     assert {name for name in fds if ":map:" in name} == {

@@ -12,8 +12,8 @@ from typing import Final
 import pytest
 
 from tests.data.btf.blobs import BLOBS
-from tracer.kernel import load
 from tracer.kernel.btf import Btf
+from tracer.kernel.facts import facts
 from tracer.kernel.header import kernel_types
 from tracer.kernel.source_text import _TYPES_H, assemble, make_kernel_tree
 from tracer.tcp import TcpState
@@ -115,5 +115,5 @@ def test_the_helpers_for_kernel_differences_compile(kernel: str, tmp_path: Path)
     for path in BPF.glob("*.h"):
         (tmp_path / path.name).symlink_to(path)
     (tmp_path / "main.c").write_text('#include "records.h"\n#include "compat.h"\n')
-    text = assemble(tmp_path, "main.c", kernel_types(btf), load.facts(btf))
+    text = assemble(tmp_path, "main.c", kernel_types(btf), facts(btf))
     compile_c(_TYPES_H + text, "-fsyntax-only")

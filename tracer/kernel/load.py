@@ -25,8 +25,9 @@ from typing import TYPE_CHECKING, Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from tracer.kernel import bpf, compiled, handoff, load_census
-from tracer.kernel.btf import KIND_FUNC, KIND_TYPEDEF, Btf, BtfError
+from tracer.kernel.btf import KIND_TYPEDEF, Btf, BtfError
 from tracer.kernel.capabilities import check_privilege
+from tracer.kernel.facts import facts, knows_sender
 from tracer.kernel.header import MEMBERS, kernel_types
 from tracer.kernel.hooking import attach_hooks
 from tracer.kernel.instructions import with_constant, with_maps
@@ -230,32 +231,6 @@ def run_bcc(bcc: ModuleType, text: str, cflags: list[str]) -> Module:
     finally:
         shutil.rmtree(tree, ignore_errors=True)
     return module
-
-
-def facts(btf: Btf) -> list[str]:
-    """Return the macros that say what this host has beyond members of structures."""
-    helpers = btf.enum("bpf_func_id")
-    has = {
-        "HAS_RST_REASON": bool(btf.enum("sk_rst_reason")),
-        "HAS_CURRENT_TASK_BTF": "BPF_FUNC_get_current_task_btf" in helpers,
-        "HAS_SOCK_FROM_FILE": "BPF_FUNC_sock_from_file" in helpers,
-        "HAS_SOCKET_COOKIE": bool(btf.find("bpf_get_socket_ptr_cookie", KIND_FUNC)),
-        "KNOWS_SENDER": knows_sender(btf),
-        "HAS_CMPXCHG": bpf.knows_cmpxchg(),
-        "STORES_IN_ORDER": platform.machine() == "x86_64",
-    }
-    return [name for name, there in has.items() if there]
-
-
-def knows_sender(btf: Btf) -> bool:
-    """Whether a program can tell which descriptor the running system call sends on.
-
-    By the registers of x86-64, and Linux commit dd6e10fbd9fb ("bpf: Add bpf_task_pt_regs()
-    helper") (in v5.15).
-    """
-    return "BPF_FUNC_task_pt_regs" in btf.enum("bpf_func_id") and bool(
-        btf.member("pt_regs", "orig_ax")
-    )
 
 
 def macros_of(options: dict[str, Any]) -> list[str]:
