@@ -54,17 +54,22 @@ static __always_inline struct sock *socket_of(struct task_struct *task, u32 desc
 	return sk;
 }
 
-/* Every stream socket on this CPU that sends into the void once is told of once. */
+/* Longer than the resident holds a record back. */
+#define SIGPIPE_LATE_NS 200000000
+
+/* The socket told of last on this CPU: who sends on and on is told of once. */
 BPF_TABLE("percpu_array", u32, u64, last_sigpipe, 1);
 
-/* The record has left: send what it takes to join them. */
-static __always_inline void report_sigpipe(u64 cookie)
+/* The record has left: send what it takes to join them, if that can be in time. TCP's
+ * clock stands still since the segment or the timer that made CLOSE. */
+static __always_inline void report_sigpipe(struct sock *sk, u64 cookie)
 {
 	int first = 0;
-	u64 *last = last_sigpipe.lookup(&first);
+	u64 *last = last_sigpipe.lookup(&first), now = bpf_ktime_get_ns(), closed = 0;
 	struct conn_record *late;
 
-	if (!last || *last == cookie)
+	bpf_probe_read_kernel(&closed, sizeof(closed), &((struct tcp_sock *)sk)->tcp_clock_cache);
+	if (!last || *last == cookie || now - closed > SIGPIPE_LATE_NS)
 		return;
 	late = closes_0.ringbuf_reserve(sizeof(*late));
 	if (!late)
@@ -73,7 +78,7 @@ static __always_inline void report_sigpipe(u64 cookie)
 	late->type = RECORD_SIGPIPE;
 	late->cookie = cookie;
 	late->flags = CONN_SIGPIPE;
-	late->closed_ns = bpf_ktime_get_ns();
+	late->closed_ns = now;
 	closes_0.ringbuf_submit(late, BPF_RB_NO_WAKEUP);
 	*last = cookie;
 }
@@ -113,7 +118,7 @@ int on_signal(u64 *ctx)
 	if (conn)
 		conn->flags |= CONN_SIGPIPE;
 	else if (state == TCP_CLOSE)
-		report_sigpipe(cookie);
+		report_sigpipe(sk, cookie);
 	return 0;
 }
 
