@@ -136,8 +136,10 @@ static __always_inline void on_new_state(struct conn *conn, struct sock *sk, str
 		take_actor(actor, sk);
 	if (record)
 		emit(record, sk, slot, AFRESH(conn->by_segment));
-	if (new == TCP_CLOSE)
+	if (AFRESH(conn->state) == TCP_CLOSE) {
+		note(slot->last_closed, sk);
 		conn_release(conn);
+	}
 }
 
 static __always_inline void count_no_room(struct counters *slot, u64 new)
@@ -193,8 +195,6 @@ int on_set_state(u64 *ctx)
 		conn->flags |= CONN_RECLOSED;
 	else
 		on_new_state(conn, sk, tp, slot, old, new, now, by_segment);
-	if (new == TCP_CLOSE)
-		note(slot->last_closed, sk);
 	return 0;
 }
 
