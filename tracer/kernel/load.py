@@ -113,11 +113,8 @@ def load_teardown(
         "programs": [name for name, *_ in programs_for(btf)],
         "mechanism": "tp_btf",
         "hooks": hooks,
-        "rings": options["rings"],
-        "slots": options["slots"],
+        **{name: options[name] for name in ("rings", "slots", "conn_max", "cpu_slots")},
         "ring_bytes": options["ring_pages"] * os.sysconf("SC_PAGESIZE"),
-        "conn_max": options["conn_max"],
-        "cpu_slots": options["cpu_slots"],
         "reset_reasons": reset_reasons,
     }, fds
 
