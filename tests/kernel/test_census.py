@@ -439,7 +439,7 @@ def test_listening_sockets_alone(source: CensusSource, count: int) -> None:
             listener.listen()
         census = take(source, ns)
         assert counted(census, ns) == {(10, 10): count}
-        assert len(np.unique(census.sockets["cookie"])) == len(census.sockets) == count
+        assert len(np.unique(census.sockets["ino"])) == len(census.sockets) == count
         assert set(census.sockets["lport"].tolist()) == {
             listener.getsockname()[1] for listener in listeners
         }
