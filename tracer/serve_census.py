@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 ASK: Final = b"c"
 MESSAGE_MAX: Final = 4096
+END_S: Final = 2.0
+"""For a census that is under way at the end."""
 CENSUS_MAX_BYTES: Final = 1 << 30
 ROWS: Final = (TcpState.LISTEN, TcpState.CLOSE_WAIT)
 """Whose sockets the detectors of Findings ask for one by one."""
@@ -92,7 +94,8 @@ class CensusHelper:
             self._due_s = time.monotonic() + self._every_s
             return self._findings.fail(error)
         if data is not None:
-            self._judging = Thread(target=self._look, args=(data, self._at_s), name="detectors")
+            # A census that is judged when the end comes is of no use to anybody: a daemon.
+            self._judging = Thread(target=self._look, args=(data, self._at_s), daemon=True)
             self._judging.start()
         return None
 
@@ -131,9 +134,7 @@ class CensusHelper:
     def __exit__(self, *_: object) -> None:
         """End the helper."""
         self._channel.close()
-        if self._judging is not None:
-            self._judging.join()
-        self._child.wait()
+        self._child.end(END_S)
 
 
 def _answer_in(message: bytes) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import contextlib
 import ctypes
 import gc
 import os
+import select
 import signal
 from typing import TYPE_CHECKING, Final
 
@@ -38,6 +39,17 @@ class Child:
         """Wait for its end; return its status, negative for a signal. Once."""
         _, status = os.waitpid(self.pid, 0)
         return os.waitstatus_to_exitcode(status)
+
+    def end(self, within_s: float) -> None:
+        """Wait for its end, and kill it when that takes longer."""
+        fd = os.pidfd_open(self.pid)
+        try:
+            ended, _, _ = select.select([fd], [], [], within_s)
+        finally:
+            os.close(fd)
+        if not ended:
+            os.kill(self.pid, signal.SIGKILL)
+        self.wait()
 
 
 def _work(name: str, work: Callable[[], int]) -> None:
