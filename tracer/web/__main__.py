@@ -17,8 +17,7 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
-from tracer import memory, privileges, samples
-from tracer.confinement import confine, own_code
+from tracer import confinement, memory, privileges, samples
 from tracer.errors import FourwaveError, UsageError, WireError
 from tracer.web import config
 from tracer.web.server import Site, listen, make_server
@@ -35,6 +34,7 @@ def main(options: dict[str, Any]) -> int:
     with socket.socket(fileno=options["channel"]) as channel:
         try:
             chosen = config.read(options["config"])
+            confinement.version()  # loads what confine() needs; later it may be out of reach
             account = options["account"]
             privileges.drop(privileges.Account(*account) if account else None)
         except FourwaveError as error:
@@ -43,7 +43,7 @@ def main(options: dict[str, Any]) -> int:
             return error.exit_code
         memory.settle()
         # Certificates may be anywhere, and a renewed one somewhere else.
-        failure = confine({Path("/")} if options["config"] else own_code())
+        failure = confinement.confine({Path("/")} if options["config"] else confinement.own_code())
         if failure is not None:
             LOG.warning("not confined: %s", failure)
         asyncio.run(serve(options, chosen, channel))
