@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.truth import bench
+from tests.truth.intent import packets_against_intent
 from tests.truth.mixed import SCENARIOS
 from tests.truth.sockets import Flavour
 from tests.truth.watch import Watch
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.kernel
 
 COUNT = 12
+TRIES = 10
 # The ACK leaves by itself; with data; with the FIN.
 BY_ITSELF, OTHERWISE = "four_way", ("four_way_ack_on_data", "three_way")
 
@@ -38,10 +40,18 @@ def watch_with(mechanism: str, net: Net, monkeypatch: pytest.MonkeyPatch) -> Wat
 
 
 def passive_ends(name: str, net: Net, watch: Watch, folder: Path) -> list[Record]:
-    """Make such closes, hold them against the packets, return the records of the second end."""
-    run = bench.run(net, folder, lambda: SCENARIOS[name].run(net, Flavour.V4, COUNT), watch)
-    assert run.report.right, run.report.text(limit=3)
-    return [record for record in run.records if record["kind"] == "passive"]
+    """Make such closes, hold them against the packets, return the records of the second end.
+
+    Where the host was too slow, the delayed ACK left by itself: then they are made again.
+    """
+    entry = SCENARIOS[name]
+    for _ in range(TRIES):
+        run = bench.run(net, folder, lambda: entry.run(net, Flavour.V4, COUNT), watch)
+        assert run.report.right, run.report.text(limit=3)
+        in_time = all(made.timely for made in run.made)
+        if in_time and not packets_against_intent(entry, run, server_first=False):
+            return [record for record in run.records if record["kind"] == "passive"]
+    pytest.fail(f"this host is too slow for {name}: {TRIES} times an ACK left by itself")
 
 
 @pytest.mark.parametrize("mechanism", ["fentry", "kprobe", "counters"])

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.pace import EMULATED
 from tests.truth import bench
 from tests.truth.lossy import lossy_net, netem_missing
 from tests.truth.mixed import SCENARIOS
@@ -47,7 +48,7 @@ CLOSES = (
     *("unread_at_the_end", "silent"),
 )
 # One in so many may be left undecided.
-UNDECIDED_PER = 8
+UNDECIDED_PER = 5 if EMULATED else 8
 
 
 def traffic(net: Net) -> list[Made]:

@@ -56,6 +56,8 @@ def deliver_into_backlog(stage: Stage, pair: Pair) -> None:
         with locked_in_recv(pair.first):
             stage.wire.set_mode(Mode.PASS, stage.to_first)
             wait_until(lambda: coalesced(ns) > before, "the backlog to join segments")
+    except TimeoutError:
+        raise
     except OSError as error:
         pytest.skip(f"userfaultfd does not work here: {error}")
     close_at_eof(pair.first)

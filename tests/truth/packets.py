@@ -72,6 +72,12 @@ def tcp_flags(packet: bytes) -> int:
     return int(tcp.flags) if isinstance(tcp, dpkt.tcp.TCP) else 0
 
 
+def flow(packet: bytes) -> tuple[bytes, bytes, int, int]:
+    """Return which connection a raw TCP packet is of, and which way it goes."""
+    ip = _network_layer(packet, dpkt.pcap.DLT_RAW)
+    return ip.src, ip.dst, ip.data.sport, ip.data.dport
+
+
 def forged(packet: bytes, flags: int, seq_offset: int) -> bytes:
     """Return a copy of a raw IP packet without payload, with other flags, its seq moved."""
     ip = _network_layer(packet, dpkt.pcap.DLT_RAW)

@@ -30,7 +30,7 @@ from tests.truth.netns import (
     configure,
     namespace,
 )
-from tests.truth.packets import tcp_flags
+from tests.truth.packets import flow, tcp_flags
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -102,12 +102,15 @@ class Wire:
                     way.held.clear()
 
     def wait_held(self, way: Direction, flag: int, count: int) -> None:
-        """Return once `count` held packets carry `flag`; raises TimeoutError after 10 s."""
+        """Return once packets of `count` connections with `flag` are held. Raises TimeoutError.
+
+        One that is sent again while the others are awaited is still one.
+        """
 
         def enough() -> bool:
-            return sum(bool(tcp_flags(packet) & flag) for packet in way.held) >= count
+            return len({flow(packet) for packet in way.held if tcp_flags(packet) & flag}) >= count
 
-        self._wait(enough, f"{count} held packets with flag {flag:#x}")
+        self._wait(enough, f"{count} held connections with flag {flag:#x}")
 
     def held(self, way: Direction) -> list[bytes]:
         """Return copies of what is being held."""
