@@ -49,7 +49,8 @@ Results = dict[str, Any]
 def keep(release: str, results: Results) -> None:
     """Make these the last results of this kernel."""
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{release}.json").write_text(json.dumps(results, indent=1) + "\n")
+    text = json.dumps(results, indent=1).replace(str(PAGE.parents[1]), ".")  # wherever that is
+    (RESULTS / f"{release}.json").write_text(text + "\n")
 
 
 def last(release: str) -> Results | None:
@@ -131,7 +132,7 @@ def _facts(results: Results, name: str) -> str:
     steps: Results = next(iter(modes.values()), {})
     found = [fact for fact in steps.get("doctor", {}).get("facts", []) if fact["name"] == name]
     detail = " ".join(found[0]["detail"].split()) if found else ""
-    return detail.partition(", compiled")[0]
+    return detail.partition(", compiled")[0].partition(" [")[0]
 
 
 def _row(kernel: Kernel, results: Results | None) -> str:
