@@ -219,11 +219,16 @@ static __always_inline bool tell(u64 *ctx, struct walk *walk, struct sock *sk, s
 				 u64 cgroup_id)
 {
 	struct bpf_iter_meta *meta = (void *)ctx[0];
+	bool listens = sk->skc_state == TCP_LISTEN;
 	struct socket_row row = { .age_received_ms = -1,
 				  .age_data_received_ms = -1,
 				  .age_sent_ms = -1,
 				  .netns = walk->netns };
 
+	if (!listens && !walk->room) {
+		walk->rows_left_out++;
+		return true;
+	}
 	give_cookie(sk);
 	row.cookie = sk->skc_cookie;
 	take_socket(&row, sk, tp, cgroup_id);
@@ -231,6 +236,8 @@ static __always_inline bool tell(u64 *ctx, struct walk *walk, struct sock *sk, s
 		end_walk(ctx, walk, &row);
 	else if (bpf_seq_write(meta->seq, &row, sizeof(row)))
 		return false;
+	else if (!listens)
+		walk->room--;
 	return true;
 }
 

@@ -62,6 +62,8 @@ struct owner_row {
 struct wanted {
 	fw_u32 rows;
 	fw_u32 users;
+	fw_u64 room;	       /* for so many rows more */
+	fw_u64 rows_left_out;  /* descriptors there was no room for */
 	fw_u64 users_left_out; /* sockets not counted: their map was full */
 };
 
@@ -132,6 +134,8 @@ struct walk {
 	fw_u32 handshakes; /* in the queues of those */
 	fw_u32 ended;	   /* all were shown, `last` was the last */
 	struct socket_row last;
+	fw_u64 room;		/* for so many rows more, listening sockets apart */
+	fw_u64 rows_left_out;	/* sockets there was no room for; they are counted */
 	fw_u64 states_left_out; /* sockets not counted: their map was full */
 	fw_u64 ports_left_out;
 	fw_u64 minis[2][2]; /* of TIME_WAIT: [substate is TIME_WAIT][inbound] */

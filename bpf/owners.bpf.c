@@ -126,19 +126,26 @@ static __always_inline void count_user(struct wanted *which, struct task_struct 
 }
 
 /* A row that does not fit ends the read, and the kernel shows the file again at the next. */
-static __always_inline bool tell_owner(u64 *ctx, struct task_struct *task, struct file *file,
-				       struct sock *sk)
+static __always_inline bool tell_owner(u64 *ctx, struct wanted *which, struct task_struct *task,
+				       struct file *file, struct sock *sk)
 {
 	struct bpf_iter_meta *meta = (void *)ctx[0];
 	struct owner_row row = { .fd = ctx[2] };
 
+	if (!which->room) {
+		which->rows_left_out++;
+		return true;
+	}
 	row.ino = file->f_inode->i_ino;
 	row.start_ns = task->group_leader->start_boottime;
 	row.tgid = task->tgid;
 	take_comm(row.comm, task->group_leader);
 	row.netns = netns_of(sk);
 	row.state = FIELD(sk, skc_state);
-	return !bpf_seq_write(meta->seq, &row, sizeof(row));
+	if (bpf_seq_write(meta->seq, &row, sizeof(row)))
+		return false;
+	which->room--;
+	return true;
 }
 
 static __always_inline void note_home(u64 *ctx, struct task_struct *task, struct sock *sk)
@@ -167,7 +174,7 @@ int on_file(u64 *ctx)
 		return 0;
 	note_home(ctx, task, sk);
 	state = FIELD(sk, skc_state);
-	if (which->rows >> state & 1 && !tell_owner(ctx, task, file, sk))
+	if (which->rows >> state & 1 && !tell_owner(ctx, which, task, file, sk))
 		return 0;
 	if (which->users >> state & 1)
 		count_user(which, task, sk);

@@ -468,6 +468,31 @@ def test_more_rows_than_one_read_takes(source: CensusSource) -> None:
         assert set(census.owners["ino"].tolist()) >= set(census.sockets["ino"].tolist())
 
 
+@pytest.mark.parametrize("mechanism", ["source", "second_choice"])
+def test_rows_are_bounded_and_counts_are_not(
+    mechanism: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A census of a million leaked sockets does not become a million rows."""
+    source: CensusSource = request.getfixturevalue(mechanism)
+    monkeypatch.setattr("tracer.kernel.census.ROWS_MAX", 30)
+    with namespace("bounded") as ns, contextlib.ExitStack() as stack:
+        listener = stack.enter_context(ns.socket())
+        listener.bind(("127.0.0.1", SERVICE_PORT))
+        listener.listen(MANY)
+        for _ in range(100):
+            with ns.socket() as client:
+                client.connect(listener.getsockname())
+                stack.enter_context(listener.accept()[0])
+        wait_until(
+            lambda: counted(take(source, ns), ns)[TcpState.CLOSE_WAIT, TcpState.CLOSE_WAIT] == 100,
+            "all in CLOSE_WAIT",
+        )
+        census = take(source, ns)
+    states = census.sockets["state"].tolist()
+    assert Counter(states) == {TcpState.CLOSE_WAIT: 30, TcpState.LISTEN: 1}
+    assert census.truncated["sockets one by one"] == 70
+
+
 @pytest.mark.slow
 def test_two_hundred_thousand_in_time_wait(source: CensusSource) -> None:
     """Every one is counted, by destination and remaining time, and none becomes an object."""

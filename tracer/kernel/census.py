@@ -20,7 +20,7 @@ from tracer.kernel.launch import Loader
 from tracer.kernel.netns_facts import read_facts
 from tracer.kernel.processes import PROCESSES_MAX, read_processes
 from tracer.kernel.source import hz
-from tracer.kernel.walk import OWNER_ROW, Held, Walk, Walker
+from tracer.kernel.walk import OWNER_ROW, ROWS_MAX, Held, Walk, Walker
 from tracer.tcp import TcpState
 
 if TYPE_CHECKING:
@@ -72,8 +72,12 @@ class Mechanism(Protocol):
         ports: tuple[int, int] | None,
         states: Iterable[TcpState],
         there: int | None = None,
+        room: int = ROWS_MAX,
     ) -> Walk:
-        """Look at all sockets of the calling thread's namespace, which are so many."""
+        """Look at all sockets of the calling thread's namespace, which are so many.
+
+        No more than `room` become rows, listening ones apart.
+        """
 
     def owners(self, rows: Iterable[TcpState], users: Iterable[TcpState]) -> Held:
         """Look at all descriptors of all processes."""
@@ -88,6 +92,11 @@ class Found(NamedTuple):
     walks: list[Walk]
     namespaces: dict[int, NetnsFacts]
     left_out: Counter[str]
+
+    @property
+    def rows(self) -> int:
+        """How many sockets were told one by one."""
+        return sum(len(walk.sockets) for walk in self.walks) // SOCKETS.itemsize
 
 
 class _Ask(NamedTuple):
@@ -175,6 +184,7 @@ class CensusSource:
         if ask.owners:
             counted = USER_STATES if ask.users else ()
             looked = self._look.owners((*ask.rows, TcpState.CLOSE), counted)
+            found.left_out["descriptors"] += looked.rows_left_out
             found.left_out["users"] += looked.users_left_out
             for inum, path in _only_by_sockets(looked.homes, found, ask.chosen).items():
                 self._walk(found, inum, path, ask.rows)
@@ -206,8 +216,10 @@ class CensusSource:
             with netns.entered(inum, path):
                 facts = read_facts(path)
                 if _has_sockets(facts):
-                    walk = self._look.walk(inum, facts.port_range, rows, _there(facts))
+                    room = max(0, ROWS_MAX - found.rows)
+                    walk = self._look.walk(inum, facts.port_range, rows, _there(facts), room)
                     found.walks.append(walk)
+                    found.left_out["sockets one by one"] += walk.rows_left_out
                     found.left_out["states"] += walk.states_left_out
                     found.left_out["ports"] += walk.ports_left_out
         except (FileNotFoundError, ProcessLookupError):

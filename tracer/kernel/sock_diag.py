@@ -29,7 +29,7 @@ from tracer.census import (
     USERS,
     SocketFlag,
 )
-from tracer.kernel.walk import OWNER_ROW, Held, Walk
+from tracer.kernel.walk import OWNER_ROW, ROWS_MAX, Held, Walk
 from tracer.tcp import TcpState
 
 if TYPE_CHECKING:
@@ -63,10 +63,14 @@ class SockDiag:
         ports: tuple[int, int] | None,
         states: Iterable[TcpState],
         there: int | None = None,  # noqa: ARG002 - one dump shows them all
+        room: int = ROWS_MAX,
     ) -> Walk:
-        """Look at all sockets of the calling thread's namespace. Raises OSError."""
+        """Look at all sockets of the calling thread's namespace. Raises OSError.
+
+        No more than `room` become rows, listening ones apart.
+        """
         wanted = frozenset(states)
-        seen = _Seen(netns, range(ports[0], ports[1] + 1) if ports else range(0))
+        seen = _Seen(netns, range(ports[0], ports[1] + 1) if ports else range(0), room)
         for message in _dump():
             seen.add(message, wanted)
         self._inodes.update(seen.inodes)
@@ -111,8 +115,10 @@ def _users(connected: Counter[tuple[Any, ...]]) -> Rows:
 
 
 class _Seen:
-    def __init__(self, netns: int, port_range: range) -> None:
+    def __init__(self, netns: int, port_range: range, room: int) -> None:
         self._netns = netns
+        self._room = room
+        self._rows_left_out = 0
         self._range = port_range
         self._states: Counter[tuple[int, int, bool]] = Counter()
         self._ports: dict[tuple[Any, ...], Rows] = {}
@@ -140,7 +146,15 @@ class _Seen:
         if state != TcpState.LISTEN:
             self._count_port(message, state, mini=mini, inbound=inbound)
         if state in wanted and not mini:
-            self._sockets.append(_socket(message, self._netns))
+            self._show(message, state)
+
+    def _show(self, message: Any, state: int) -> None:
+        if state != TcpState.LISTEN:
+            if not self._room:
+                self._rows_left_out += 1
+                return
+            self._room -= 1
+        self._sockets.append(_socket(message, self._netns))
 
     def walk(self) -> Walk:
         states = np.zeros(len(self._states), STATES)
@@ -154,7 +168,7 @@ class _Seen:
             if row["state"] == TcpState.LISTEN:
                 row["syn_queue"] = self._requests[int(row["lport"])]
         ports = np.array(list(self._ports.values()), PORTS) if self._ports else np.zeros(0, PORTS)
-        return Walk(states, ports, sockets.tobytes(), 0, 0)
+        return Walk(states, ports, sockets.tobytes(), self._rows_left_out)
 
     def _count_port(self, message: Any, state: int, *, mini: bool, inbound: bool) -> None:
         laddr, raddr, family = _addresses(message)

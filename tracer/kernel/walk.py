@@ -28,7 +28,7 @@ from tracer.tcp import TcpState
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-__all__ = ("OWNER_ROW", "WALK", "Held", "Walk", "Walker")
+__all__ = ("OWNER_ROW", "ROWS_MAX", "WALK", "Held", "Walk", "Walker")
 
 WALK: Final = np.dtype(
     [
@@ -41,6 +41,8 @@ WALK: Final = np.dtype(
         ("handshakes", "<u4"),
         ("ended", "<u4"),
         ("last", SOCKETS),
+        ("room", "<u8"),
+        ("rows_left_out", "<u8"),
         ("states_left_out", "<u8"),
         ("ports_left_out", "<u8"),
         ("minis", "<u8", (2, 2)),
@@ -87,7 +89,15 @@ PORT_TALLY: Final = np.dtype(
     ],
     align=True,
 )
-WANTED: Final = np.dtype([("rows", "<u4"), ("users", "<u4"), ("users_left_out", "<u8")])
+WANTED: Final = np.dtype(
+    [
+        ("rows", "<u4"),
+        ("users", "<u4"),
+        ("room", "<u8"),
+        ("rows_left_out", "<u8"),
+        ("users_left_out", "<u8"),
+    ]
+)
 HOME: Final = np.dtype([("tgid", "<u4"), ("fd", "<u4")])
 SERVICE_KEY: Final = np.dtype([("netns", "<u4"), ("lport", "<u4")])
 USER_KEY: Final = np.dtype(
@@ -108,6 +118,11 @@ USER_TALLY: Final = np.dtype(
 COUNT: Final = np.dtype("<u8")
 FLAG: Final = np.dtype("<u4")
 
+ROWS_MAX: Final = 1 << 16
+"""Sockets one census tells one by one, listening ones apart; all are counted."""
+OWNERS_MAX: Final = 2 * ROWS_MAX
+"""Descriptors it tells one by one: of these, of listening ones, of sockets in CLOSE."""
+
 _READ_BYTES = 1 << 15  # what the kernel buffers of an iterator: PAGE_SIZE << 3
 
 
@@ -117,8 +132,9 @@ class Walk(NamedTuple):
     states: Rows
     ports: Rows
     sockets: bytes | bytearray
-    states_left_out: int
-    ports_left_out: int
+    rows_left_out: int = 0
+    states_left_out: int = 0
+    ports_left_out: int = 0
 
 
 class Held(NamedTuple):
@@ -129,6 +145,7 @@ class Held(NamedTuple):
     users: Rows
     homes: Mapping[int, str]
     """A path to a socket of each namespace that has one."""
+    rows_left_out: int = 0
     users_left_out: int = 0
 
 
@@ -152,11 +169,13 @@ class Walker:
         ports: tuple[int, int] | None,
         states: Iterable[TcpState],
         there: int | None = None,
+        room: int = ROWS_MAX,
     ) -> Walk:
         """Walk the namespace the calling thread is in. Raises OSError.
 
         `ports`: its ip_local_port_range. `states`: whose full sockets become rows. `there`: how
         many sockets it has, where that can be known; listening ones alone need no long walk.
+        `room`: how many rows at most, listening ones apart; the rest is counted only.
 
         Before v5.12 the program can give a socket no cookie: the first row without one tells,
         and all is looked at again. A socket that has none even then is younger than the walk:
@@ -165,13 +184,13 @@ class Walker:
         states = tuple(states)
         if not self._gives_cookies:
             give_cookies(states)
-        walk = self._once(netns, ports, states, there)
+        walk = self._once(netns, ports, states, there, room)
         named = np.frombuffer(walk.sockets, SOCKETS)["cookie"] != 0
         if named.all():
             return walk
         if self._gives_cookies:
             self._gives_cookies = False
-            return self.walk(netns, ports, states, there)
+            return self.walk(netns, ports, states, there, room)
         return walk._replace(sockets=np.frombuffer(walk.sockets, SOCKETS)[named].tobytes())
 
     def _once(
@@ -180,19 +199,19 @@ class Walker:
         ports: tuple[int, int] | None,
         states: tuple[TcpState, ...],
         there: int | None,
+        room: int,
     ) -> Walk:
         self._walk[:] = np.zeros(1, WALK)
         first, last = ports or (1, 0)
         self._walk[0]["netns"], self._walk[0]["rows"] = netns, _mask(states)
         self._walk[0]["port_first"], self._walk[0]["port_last"] = first, last
-        self._walk[0]["there"] = there or 0
+        self._walk[0]["there"], self._walk[0]["room"] = there or 0, room
         sockets = self._sockets()
         return Walk(
             self._states(netns),
             self._ports(netns),
             sockets,
-            int(self._walk[0]["states_left_out"]),
-            int(self._walk[0]["ports_left_out"]),
+            *(int(self._walk[0][f"{what}_left_out"]) for what in ("rows", "states", "ports")),
         )
 
     def _sockets(self) -> bytearray:
@@ -212,14 +231,14 @@ class Walker:
 
         What listens where is known from the walks since the last call. Raises OSError.
         """
-        self._wanted[0] = (_mask(rows), _mask(users), 0)
+        self._wanted[0] = (_mask(rows), _mask(users), OWNERS_MAX, 0, 0)
         found = bytearray()
         for chunk in _reads(self._fds["iter:files"]):
             found += chunk  # it grows in place: pieces to be joined would be held twice
         owners = _named(np.frombuffer(found, OWNER_ROW))
         take_all(self._fds["map:services"], SERVICE_KEY, FLAG)
-        left_out = int(self._wanted[0]["users_left_out"])
-        return Held(owners, self._users(), self._homes(), left_out)
+        left_out = (int(self._wanted[0][f"{what}_left_out"]) for what in ("rows", "users"))
+        return Held(owners, self._users(), self._homes(), *left_out)
 
     def close(self) -> None:
         """Unmap."""
