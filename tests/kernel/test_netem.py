@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.pace import EMULATED
 from tests.truth import bench
 from tests.truth.lossy import lossy_net, netem_missing
 from tests.truth.mixed import SCENARIOS
@@ -47,8 +46,10 @@ CLOSES = (
     *("four_way_held", "four_way_ack_on_data", "answer_and_close", "half_close_stream"),
     *("unread_at_the_end", "silent"),
 )
-# One in so many may be left undecided.
-UNDECIDED_PER = 5 if EMULATED else 8
+# One in so many may be left undecided; more where segments come twice: a socket that dropped one
+# cannot tell whether it was its peer's FIN, sent before.
+UNDECIDED_PER = 8
+UNDECIDED_OF_DOUBLES_PER = 4
 
 
 def traffic(net: Net) -> list[Made]:
@@ -87,4 +88,5 @@ def test_a_spoilt_path(path: str, watch: Watch, tmp_path: Path) -> None:
     assert not report.disagreed, report.text()
     assert not report.extra, report.text()
     assert watch.accounts_for(len(report.missing), run.lost_before), report.text()
-    assert len(report.undecided) * UNDECIDED_PER <= report.closes, report.text()
+    most_per = UNDECIDED_OF_DOUBLES_PER if "duplicate" in PATHS[path] else UNDECIDED_PER
+    assert len(report.undecided) * most_per <= report.closes, report.text()
