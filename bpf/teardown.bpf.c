@@ -79,6 +79,7 @@ static __always_inline void on_new_state(struct conn *conn, struct sock *sk, str
 	struct conn_record *record = NULL;
 	struct tcp_counts *moment = NULL;
 	struct actor *actor = NULL;
+	u64 has_record = 0;
 
 	if (conn->flags & CONN_OPENED_PASSIVE && !conn->opened_ns)
 		conn->opened_ns = now;
@@ -122,6 +123,7 @@ static __always_inline void on_new_state(struct conn *conn, struct sock *sk, str
 			COUNT(slot, ring_full);
 			break;
 		}
+		has_record = 1;
 		conn->old_state = old;
 		conn->by_segment = by_segment;
 		on_close(record, conn, sk, tp, now);
@@ -134,7 +136,10 @@ static __always_inline void on_new_state(struct conn *conn, struct sock *sk, str
 		take_counts(moment, tp);
 	if (actor)
 		take_actor(actor, sk);
-	if (record)
+	/* Room in a ring, once it was found to be there, may be NULL again to the
+	 * verifier of v5.10, and then nobody has given it back. A number may not. */
+	asm volatile("" : "+r"(has_record));
+	if (has_record)
 		emit(record, sk, slot, AFRESH(conn->by_segment));
 	if (AFRESH(conn->state) == TCP_CLOSE) {
 		note(slot->last_closed, sk);
