@@ -127,6 +127,16 @@ static __always_inline struct conn *conn_start(struct conn *conn, struct sock *s
 	return conn;
 }
 
+/* Free the place at this index, which is in use: without the hash, as slot_find(). */
+static __always_inline void slot_release(struct conn *slot, u32 index)
+{
+	struct conn *first = first_slot(slot->cookie);
+
+	slot_free(slot);
+	if (index >= SLOTS && first)
+		__sync_fetch_and_add(&first->spilled, -1);
+}
+
 static __always_inline void conn_release(struct conn *conn)
 {
 	u64 cookie = conn->cookie;

@@ -380,7 +380,7 @@ int on_sweep(u64 *ctx)
 			continue;
 		}
 		COUNT(slot, unseen);
-		conn_release(conn);
+		slot_release(conn, index);
 	}
 	return 0;
 }

@@ -76,7 +76,6 @@ def created(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
         return 49 + len(shapes)
 
     monkeypatch.setattr(bpf, "create_map", create)
-    monkeypatch.setattr(compiled, "_allow_locked_memory", lambda: None)
     return shapes
 
 

@@ -4,16 +4,26 @@
 from __future__ import annotations
 
 import os
+import resource
+from contextlib import suppress
 from pathlib import Path
 
 from tracer.kernel import bpf
 from tracer.kernel.stages import StageError, refused
 
-__all__ = ("check_privilege", "missing")
+__all__ = ("allow_locked_memory", "check_privilege", "missing")
 
 _CAP_BITS = {"CAP_BPF": 39, "CAP_PERFMON": 38}
 _CAP_SYS_ADMIN = 21
 _LRU_HASH = 9
+
+
+def allow_locked_memory() -> None:
+    """Let this process lock what it wants, as BCC does: before Linux 5.11 maps count as locked."""
+    with suppress(OSError, ValueError):
+        resource.setrlimit(
+            resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+        )
 
 
 def check_privilege() -> None:

@@ -17,7 +17,6 @@ import json
 import os
 import platform
 import re
-import resource
 import struct
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -109,7 +108,6 @@ def restore(name: str, key: str) -> Restored | None:
         kept = json.loads(body)
         if kept["key"] != key:
             return None
-        _allow_locked_memory()
         return Restored(kept)
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -148,14 +146,6 @@ def _taken_apart(module: Module, text: str, names: Sequence[str]) -> dict[str, A
         "names": {name: number for number, name in enumerate(names)},
         "functions": functions,
     }
-
-
-# Before Linux 5.11 maps are charged to what may be locked; BCC does the same.
-def _allow_locked_memory() -> None:
-    with suppress(OSError, ValueError):
-        resource.setrlimit(
-            resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
-        )
 
 
 @contextmanager

@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from tracer.kernel import bpf, compiled, handoff, load_census
 from tracer.kernel.btf import KIND_TYPEDEF, Btf, BtfError
-from tracer.kernel.capabilities import check_privilege
+from tracer.kernel.capabilities import allow_locked_memory, check_privilege
 from tracer.kernel.facts import facts, knows_sender
 from tracer.kernel.header import MEMBERS, kernel_types
 from tracer.kernel.hooking import attach_hooks
@@ -81,6 +81,7 @@ def load(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, int]]:
 
     Raises StageError.
     """
+    allow_locked_memory()
     check_privilege()
     if not bcc_file():
         import_bcc()  # says what is wrong, and that another Python may have it
