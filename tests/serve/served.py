@@ -26,6 +26,12 @@ READY_S: Final = 30.0
 END_S: Final = 15.0
 SETTLE_S: Final = 15.0
 
+HOOKED: Final = {
+    "fourwave_accept_wait_seconds": "accepted",
+    "fourwave_time_wait_changes_total": "time_wait",
+}
+"""Metrics that only a hook can feed."""
+
 Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
@@ -71,6 +77,14 @@ class Served:
             (sample.name, frozenset(sample.labels.items())): sample.value
             for family in text_string_to_metric_families(self.get()[0].decode())
             for sample in family.samples
+        }
+
+    def unhooked(self) -> set[str]:
+        """Return the metrics that nothing feeds, as this kernel does not allow their hooks."""
+        return {
+            metric
+            for metric, hook in HOOKED.items()
+            if self.total("fourwave_hook_info", hook=hook, mechanism="none")
         }
 
     def total(self, name: str, **labels: str) -> float:
