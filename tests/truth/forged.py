@@ -8,7 +8,7 @@ import contextlib
 from tests.truth.abortive import RESET, RESET_ERRORS, await_reset
 from tests.truth.packets import ACK, FIN, RST, forged
 from tests.truth.scenario import Expect, Stage, scenario
-from tests.truth.sockets import Pair, close_at_eof, read_eof, read_exactly
+from tests.truth.sockets import Pair, close_in_turn, read_eof, read_exactly
 from tests.truth.wire import Mode
 
 FAR_OUTSIDE_BYTES = 1 << 24
@@ -37,10 +37,8 @@ def reset_outside_the_window(stage: Stage) -> None:
     stage.wire.set_mode(Mode.PASS, stage.from_first)
     for pair in pairs:
         read_exactly(pair.second, len(WORDS))
-        pair.start_clock()
-        pair.first.close()
-        close_at_eof(pair.second)
-        pair.stop_clock()
+        pair.exchange()  # the ACK of the words may be overdue by now
+    close_in_turn(pairs)
 
 
 @scenario(first=RESET, second=RESET, wired=True)
