@@ -1,92 +1,98 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs that wait for timers of the kernel, side by side, while other tests run."""
+"""Kinds that wait for timers of the kernel, judged side by side, while other tests run.
+
+Each lane is a process: one that is forked, for a capture or a command, holds copies of all
+descriptors of its parent until its exec. The close of a connection of another thread would then
+not be the last one, and the FIN would come when the child lets go of it.
+"""
 
 from __future__ import annotations
 
+import atexit
 import contextlib
-import queue
-from concurrent.futures import ThreadPoolExecutor
+import functools
+import multiprocessing
+import tempfile
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Self
 
+import pytest
+
+from tests.kernel import kinds
 from tests.kernel.conftest import watch_of
-from tests.truth import bench
+from tests.truth.mixed import SCENARIOS
 from tests.truth.netns import loopback
 from tests.truth.wire import wired_pair
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
     from concurrent.futures import Future
-    from pathlib import Path
-
-    from tests.truth.netns import Net
-    from tests.truth.scenario import Scenario
-    from tests.truth.sockets import Made
-    from tests.truth.wire import Wire
-
-    Play = Callable[[Scenario, Net, Wire | None, bool], list[Made]]
-    Case = tuple[Scenario, bool]
 
 COUNT = 4
 
 
-class Lane(NamedTuple):
-    """Networks that one run has for itself, and a folder for its captures."""
+class Case(NamedTuple):
+    """A scenario by name, and which end acts first."""
 
-    loopback: Net
-    wired: Net
-    wire: Wire
-    folder: Path
+    name: str
+    server_first: bool
 
 
 class Lanes:
-    """A few lanes before one tracer; `play` makes the connections of a case on a network."""
+    """A few processes that judge cases in turn."""
 
-    def __init__(self, folder: Path, play: Play) -> None:
-        """Make the networks and start the tracer."""
-        self._play = play
-        self._early: dict[Case, Future[bench.Run]] = {}
-        self._free: queue.SimpleQueue[Lane] = queue.SimpleQueue()
-        self._stack = contextlib.ExitStack()
-        with contextlib.ExitStack() as stack:
-            lanes = [_lane(stack, folder / str(number)) for number in range(COUNT)]
-            nets = (net for lane in lanes for net in (lane.loopback, lane.wired))
-            self.watch = watch_of(*nets)
-            stack.callback(self.watch.stop)
-            self._pool = stack.enter_context(ThreadPoolExecutor(COUNT))
-            self._stack = stack.pop_all()
-        for lane in lanes:
-            self._free.put(lane)
+    def __init__(self) -> None:
+        """Start none yet."""
+        self._early: dict[Case, Future[str | None]] = {}
+        # Not forked: these processes must hold nothing of the tests beside them.
+        self._pool = ProcessPoolExecutor(COUNT, multiprocessing.get_context("spawn"))
 
     def __enter__(self) -> Self:
         """Return self."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Wait for what was begun; stop the tracer, which must end with 0."""
-        self._stack.close()
+        """Wait for what has begun, and for the lanes' ends."""
+        self._pool.shutdown(cancel_futures=True)
 
     def begin(self, cases: Iterable[Case]) -> None:
-        """Run these in turn as lanes become free."""
+        """Judge these in turn as lanes become free."""
         for case in cases:
-            self._early[case] = self._pool.submit(self._run, *case)
+            self._early[case] = self._pool.submit(_judge, case)
 
-    def run(self, entry: Scenario, *, server_first: bool) -> bench.Run:
-        """Return the run that was begun, or another one when that was asked for before."""
-        early = self._early.pop((entry, server_first), None)
-        return early.result() if early is not None else self._run(entry, server_first)
-
-    def _run(self, entry: Scenario, server_first: bool) -> bench.Run:
-        lane = self._free.get()
-        net, wire = (lane.wired, lane.wire) if entry.wired else (lane.loopback, None)
-        try:
-            return bench.run(
-                net, lane.folder, lambda: self._play(entry, net, wire, server_first), self.watch
-            )
-        finally:
-            self._free.put(lane)
+    def judge(self, case: Case) -> None:
+        """Raise what judging the case raised, begun before or now; skip where it cannot run."""
+        early = self._early.pop(case, None)
+        skipped = (early or self._pool.submit(_judge, case)).result()
+        if skipped is not None:
+            pytest.skip(skipped)
 
 
-def _lane(stack: contextlib.ExitStack, folder: Path) -> Lane:
-    folder.mkdir()
-    wired = stack.enter_context(wired_pair("lane"))
-    return Lane(stack.enter_context(loopback("lane")), wired.net, wired.wire, folder)
+def _judge(case: Case) -> str | None:
+    """Return why the case cannot run here; pytest's own exceptions cross no pipe."""
+    entry = SCENARIOS[case.name]
+    try:
+        on_loopback, on_wire = _lane()
+        place = on_wire if entry.wired else on_loopback
+        kinds.judge(entry, place, server_first=case.server_first)
+    except pytest.skip.Exception as skipped:
+        return str(skipped)
+    except pytest.fail.Exception as failed:
+        raise AssertionError(str(failed)) from None
+    return None
+
+
+@functools.cache
+def _lane() -> tuple[kinds.Place, kinds.Place]:
+    """Make this process' networks, and a tracer that looks on until the process ends."""
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fourwave-lane-")))
+        net, wired = stack.enter_context(loopback("lane")), stack.enter_context(wired_pair("lane"))
+        watch = watch_of(net, wired.net)
+        stack.callback(watch.stop)
+        atexit.register(stack.pop_all().close)
+    return (
+        kinds.Place(net, None, folder, watch),
+        kinds.Place(wired.net, wired.wire, folder, watch),
+    )
