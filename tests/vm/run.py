@@ -23,7 +23,7 @@ from tests.vm.guest import ROOT, GuestError, run
 from tests.vm.table import chosen
 
 if TYPE_CHECKING:
-    from tests.vm.table import Kernel, Plan
+    from tests.vm.table import Kernel, Plan, Userland
 
 # What a run leaves out, by parts of the tests' names, beside what a kernel cannot run at all.
 SLOW: Final = ("server", "delay", "jitter", "duplication", "timeout", "destroyed", "for_long")
@@ -68,12 +68,7 @@ def main() -> int:
     except LookupError as error:
         say(str(error))
         return 2
-    failures = {row.name: reasons for row in rows if (reasons := tested(row, options.extent))}
-    for release, reasons in failures.items():
-        for reason in reasons:
-            say(f"FAILED on {release}: {reason}")
-    say(f"{len(rows) - len(failures)} of {len(rows)} kernels right")
-    return 1 if failures else 0
+    return concluded({row.name: tested(row, options.extent) for row in rows}, "kernels")
 
 
 def parsed() -> argparse.Namespace:
@@ -91,14 +86,31 @@ def tested(row: Kernel, extent: str) -> list[str]:
         results = results_of(row, EXTENTS[extent])
     except (KernelMissingError, GuestError) as error:
         results = {"error": str(error)}
+    return judged(row, results, extent, time.monotonic() - started)
+
+
+def judged(
+    row: Kernel | Userland, results: dict[str, Any], extent: str, took_s: float
+) -> list[str]:
+    """Keep one's results, those of `ci` excepted; return what was wrong."""
     results |= {"refused": row.refused}
     results |= {"date": time.strftime("%Y-%m-%d"), "extent": extent}
     if extent != "ci":
         page.keep(row.name, results)
         page.write()
     wrong = list(page.failures(results))
-    say(f"{row.name}: {'wrong' if wrong else 'right'}, {time.monotonic() - started:.0f} s")
+    say(f"{row.name}: {'wrong' if wrong else 'right'}, {took_s:.0f} s")
     return wrong
+
+
+def concluded(wrong: dict[str, list[str]], what: str) -> int:
+    """Say what was wrong with each of all that were tested; return the exit code."""
+    for name, reasons in wrong.items():
+        for reason in reasons:
+            say(f"FAILED with {name}: {reason}")
+    right = sum(not reasons for reasons in wrong.values())
+    say(f"{right} of {len(wrong)} {what} right")
+    return 1 if right < len(wrong) else 0
 
 
 def results_of(row: Kernel, extent: Extent) -> dict[str, Any]:

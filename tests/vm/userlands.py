@@ -15,9 +15,8 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from tests.vm import page
 from tests.vm.inside import PLAN_FILE
-from tests.vm.run import BUILD, cache, say
+from tests.vm.run import BUILD, cache, concluded, judged, say
 from tests.vm.table import userlands
 from tests.vm.userland import ROOT, Environment, UserlandMissingError, with_python, with_suite
 
@@ -53,12 +52,7 @@ def main() -> int:
     if unknown := [name for name in names if name not in rows]:
         say(f"no userland {', '.join(unknown)}; there are {', '.join(rows)}")
         return 2
-    failures = {name: reasons for name in names if (reasons := tested(rows[name]))}
-    for name, reasons in failures.items():
-        for reason in reasons:
-            say(f"FAILED with {name}: {reason}")
-    say(f"{len(names) - len(failures)} of {len(names)} userlands right")
-    return 1 if failures else 0
+    return concluded({name: tested(rows[name]) for name in names}, "userlands")
 
 
 def tested(row: Userland) -> list[str]:
@@ -71,13 +65,7 @@ def tested(row: Userland) -> list[str]:
         results = results_of(row, folder)
     except UserlandMissingError as error:
         results = {"error": str(error)}
-    results |= {"refused": row.refused}
-    results |= {"date": time.strftime("%Y-%m-%d"), "extent": ""}
-    page.keep(row.name, results)
-    page.write()
-    wrong = list(page.failures(results))
-    say(f"{row.name}: {'wrong' if wrong else 'right'}, {time.monotonic() - started:.0f} s")
-    return wrong
+    return judged(row, results, "", time.monotonic() - started)
 
 
 def results_of(row: Userland, folder: Path) -> dict[str, Any]:
