@@ -14,6 +14,7 @@ import pytest
 
 from tracer.kernel import counters
 from tracer.kernel.counters import Counters, program_figures
+from tracer.kernel.cpu_slots import CpuSlots
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -107,6 +108,12 @@ def test_later_counts_are_seen_without_a_call(fd: int) -> None:
 @pytest.mark.usefixtures("fdinfo")
 def test_slots_beyond_the_last_cpu_are_not_read(fd: int) -> None:
     assert totals(fd, 1, {"set_state": 12})["ring_full"] == 3
+
+
+def test_the_first_words_of_a_slot_alone(fd: int) -> None:
+    """Behind its totals a slot holds what is no number of anything."""
+    with closing(CpuSlots(fd, 64, SLOT.size)) as slots:
+        assert slots.totals(2) == [1 + 10 + (1 << 40), 2 + 10]
 
 
 @pytest.mark.usefixtures("fdinfo")

@@ -14,7 +14,7 @@ import pytest
 
 from tracer import tcp, wire
 from tracer.errors import FourwaveError, WireError
-from tracer.kernel import strays
+from tracer.kernel import source, strays
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -72,6 +72,16 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, int]:
     out = subprocess.run([folder / "layout"], check=True, capture_output=True, timeout=10)
     numbers = map(int, out.stdout.split())
     return dict(zip((c for c, _ in expressions()), numbers, strict=True))
+
+
+def test_the_source_maps_what_is_decoded() -> None:
+    """Where bytes are only handed on, their sizes are those of the arrays."""
+    assert wire.CLOSE_DTYPE.itemsize == source.RECORD_BYTES
+    assert wire.RING_RECORD_DTYPE.itemsize == source.STRIDE
+    assert wire.TIME_WAITS_DTYPE.itemsize == source.TIME_WAITS_BYTES
+    changes = wire.TIME_WAITS_DTYPE["changes"]
+    assert changes.shape == (len(tcp.TimeWaitChange),)
+    assert (wire.TIME_WAITS_DTYPE.fields or {})["changes"][1] == 0
 
 
 def test_layout_is_the_compilers(compiled: dict[str, int]) -> None:

@@ -3,12 +3,11 @@
 
 from __future__ import annotations
 
-import mmap
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
+from tracer.kernel.cpu_slots import CpuSlots
 
 if TYPE_CHECKING:
     from io import FileIO
@@ -41,10 +40,7 @@ class Counters:
 
     def __init__(self, fd: int, slots: int, programs: dict[str, int]) -> None:
         """Map `slots` slots of the mmapable array `fd`; `programs` are descriptors by name."""
-        pages = -(-slots * _SLOT_BYTES // mmap.PAGESIZE)
-        self._map = mmap.mmap(fd, pages * mmap.PAGESIZE, prot=mmap.PROT_READ)
-        words = np.frombuffer(self._map, np.uint64, slots * _SLOT_BYTES // 8)
-        self._slots = words.reshape(slots, -1)
+        self._slots = CpuSlots(fd, slots, _SLOT_BYTES)
         # Kept open: another user's process may not open them, and opening costs most.
         self._programs = {
             name: Path(f"/proc/self/fdinfo/{fd}").open("rb", buffering=0)  # noqa: SIM115
@@ -57,9 +53,8 @@ class Counters:
         A program that is interrupted by its own event is skipped by the kernel, which counts
         a recursion miss. What the first copy missed and the twin took over is not missed.
         """
-        totals = self._slots.sum(axis=0).tolist()
         counts: dict[str, Any] = dict.fromkeys(_NAMES, 0)
-        for name, total in zip(_NAMES, totals, strict=False):
+        for name, total in zip(_NAMES, self._slots.totals(len(_NAMES)), strict=True):
             counts[name] += total
         counts["closes"] = sum(counts[name] for name in _CLOSES)
         programs = {name: program_figures(info) for name, info in self._programs.items()}
@@ -71,8 +66,7 @@ class Counters:
 
     def close(self) -> None:
         """Unmap."""
-        del self._slots
-        self._map.close()
+        self._slots.close()
         for info in self._programs.values():
             info.close()
 

@@ -17,15 +17,15 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from tracer.batch import Batch, BatchKind
 from tracer.kernel import hooks
 from tracer.kernel.launch import Loader
-from tracer.tcp import HostFacts
+from tracer.tcp import HostFacts, TimeWaitChange
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable
     from types import TracebackType
 
     from tracer.kernel.counters import Counters
+    from tracer.kernel.cpu_slots import CpuSlots
     from tracer.kernel.ring import Ring
-    from tracer.kernel.time_waits import TimeWaits
 
 __all__ = ("KernelSource", "Sizes", "hz", "realtime_minus_monotonic_ns")
 
@@ -33,6 +33,7 @@ RECORD_BYTES: Final = 376  # struct conn_record; tests/unit/test_wire.py holds i
 STRIDE: Final = 8 + RECORD_BYTES
 SWEEP_SLOTS: Final = 64
 STRAYS_MAX: Final = 512  # what is told apart; the rest is counted in one number
+TIME_WAITS_BYTES: Final = 128  # struct time_waits, which begins with totals by enum tw_change
 RINGS_MAX: Final = 4  # as many as teardown.bpf.c declares
 
 
@@ -174,7 +175,7 @@ class KernelSource:
         """
         totals = {**self._counters.read(), "strays": self._strays.read()}
         if self._time_waits is not None:
-            totals["time_waits"] = self._time_waits.read()
+            totals["time_waits"] = self._time_waits.totals(len(TimeWaitChange))
         return _json_batch(BatchKind.COUNTERS, totals)
 
     def clock(self) -> Batch:
@@ -192,12 +193,12 @@ class KernelSource:
         """Detach everything. Twice is once."""
         self._stack.close()
 
-    def _following_time_waits(self, slots: int) -> TimeWaits | None:
-        from tracer.kernel.time_waits import TimeWaits  # noqa: PLC0415
+    def _following_time_waits(self, slots: int) -> CpuSlots | None:
+        from tracer.kernel.cpu_slots import CpuSlots  # noqa: PLC0415
 
         if not hooks.in_force(self.manifest, hooks.TIME_WAIT):
             return None
-        time_waits = TimeWaits(self._fds["time_waits"], slots)
+        time_waits = CpuSlots(self._fds["time_waits"], slots, TIME_WAITS_BYTES)
         self._stack.callback(time_waits.close)
         return time_waits
 
