@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import os
 import socket
-import struct
 from typing import TYPE_CHECKING, Final
+
+from tracer.kernel import inet_diag
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -19,15 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ("give_cookies",)
 
-_NETLINK_SOCK_DIAG: Final = 4
-_SOCK_DIAG_BY_FAMILY: Final = 20
-_REQUEST_DUMP: Final = 0x301
-_NLMSG_ERROR: Final = 2
-_NLMSG_DONE: Final = 3
-_HEADER: Final = struct.Struct("=IHHII")  # struct nlmsghdr
-_REQUEST: Final = struct.Struct("=BBBBI48x")  # struct inet_diag_req_v2
 _READ_BYTES: Final = 1 << 16
-_ANSWER_S: Final = 5.0
 
 
 def give_cookies(states: Iterable[TcpState]) -> None:
@@ -36,25 +29,19 @@ def give_cookies(states: Iterable[TcpState]) -> None:
     Raises OSError.
     """
     mask = sum(1 << state for state in set(states))
-    kind = (socket.AF_NETLINK, socket.SOCK_DGRAM, _NETLINK_SOCK_DIAG)
     for family in (socket.AF_INET, socket.AF_INET6):
-        body = _REQUEST.pack(family, socket.IPPROTO_TCP, 0, 0, mask)
-        length = _HEADER.size + len(body)
-        with socket.socket(*kind) as channel:
-            channel.settimeout(_ANSWER_S)
-            head = _HEADER.pack(length, _SOCK_DIAG_BY_FAMILY, _REQUEST_DUMP, 1, 0)
-            channel.sendto(head + body, (0, 0))
+        with inet_diag.channel() as channel:
+            asked = inet_diag.request(inet_diag.BY_FAMILY, inet_diag.DUMP, family, mask)
+            channel.sendto(asked, (0, 0))
             while not _is_last(channel.recv(_READ_BYTES)):
                 pass
 
 
 # Of several messages in one answer only the last can be the end. Raises OSError.
 def _is_last(answer: bytes) -> bool:
-    at, kind = 0, 0
-    while at + _HEADER.size <= len(answer):
-        length, kind, *_ = _HEADER.unpack_from(answer, at)
-        if kind == _NLMSG_ERROR:
-            (code,) = struct.unpack_from("=i", answer, at + _HEADER.size)
-            raise OSError(-code, f"sock_diag: {os.strerror(-code)}")
-        at += (length + 3) & ~3
-    return kind == _NLMSG_DONE
+    kind = 0
+    for kind, body in inet_diag.messages(answer):
+        if kind == inet_diag.ERROR:
+            code = inet_diag.error_of(body)
+            raise OSError(code, f"sock_diag: {os.strerror(code)}")
+    return kind == inet_diag.DONE

@@ -15,7 +15,7 @@ import socket
 import struct
 from typing import TYPE_CHECKING, Final
 
-from tracer.kernel import netns
+from tracer.kernel import inet_diag, netns
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,13 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ("destroy", "explain")
 
-_NETLINK_SOCK_DIAG: Final = 4
-_SOCK_DESTROY: Final = 21
-_REQUEST_ACK: Final = 1 | 4
-_NLMSG_ERROR: Final = 2
-_HEADER: Final = struct.Struct("=IHHII")  # struct nlmsghdr
 _FAMILIES: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
-_ANSWER_S: Final = 5.0
 
 
 def destroy(sockets: Rows, namespaces: Mapping[int, NetnsFacts]) -> list[int]:
@@ -60,9 +54,8 @@ def _destroy(row: Rows, namespaces: Mapping[int, NetnsFacts]) -> int:
     try:
         with (
             netns.entered(inum, namespaces[inum].entered_by),
-            socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM, _NETLINK_SOCK_DIAG) as channel,
+            inet_diag.channel() as channel,
         ):
-            channel.settimeout(_ANSWER_S)
             channel.sendto(_request(row), (0, 0))
             return _answer(channel.recv(4096))
     except OSError as error:
@@ -71,15 +64,17 @@ def _destroy(row: Rows, namespaces: Mapping[int, NetnsFacts]) -> int:
         return errno.ENOENT
 
 
-# struct inet_diag_req_v2 behind its header.
 def _request(row: Rows) -> bytes:
-    addresses = [_address(row[name].tobytes(), int(row["family"])) for name in ("laddr", "raddr")]
     family, every_state = _FAMILIES[int(row["family"])], (1 << 13) - 1
-    body = struct.pack("=BBBBI", family, socket.IPPROTO_TCP, 0, 0, every_state)
-    body += struct.pack(">HH", int(row["lport"]), int(row["rport"]))
-    body += b"".join(addresses) + struct.pack("=IQ", 0, int(row["cookie"]))
-    length = _HEADER.size + len(body)
-    return _HEADER.pack(length, _SOCK_DESTROY, _REQUEST_ACK, 1, 0) + body
+    kind = inet_diag.DESTROY, inet_diag.ACK
+    return inet_diag.request(*kind, family, every_state, _sockid(row))
+
+
+# struct inet_diag_sockid, of any interface.
+def _sockid(row: Rows) -> bytes:
+    addresses = [_address(row[name].tobytes(), int(row["family"])) for name in ("laddr", "raddr")]
+    ports = struct.pack(">HH", int(row["lport"]), int(row["rport"]))
+    return ports + b"".join(addresses) + struct.pack("=IQ", 0, int(row["cookie"]))
 
 
 # IPv4 takes the first four of sixteen bytes there; a mapped address is found as IPv4.
@@ -87,9 +82,6 @@ def _address(address: bytes, family: int) -> bytes:
     return address[12:] + bytes(12) if family == 4 else address
 
 
-def _answer(message: bytes) -> int:
-    _length, kind, _flags, _sequence, _port = _HEADER.unpack_from(message)
-    if kind != _NLMSG_ERROR:
-        return errno.EPROTO
-    (code,) = struct.unpack_from("=i", message, _HEADER.size)
-    return -int(code)
+def _answer(received: bytes) -> int:
+    kind, body = next(inet_diag.messages(received), (0, b""))
+    return inet_diag.error_of(body) if kind == inet_diag.ERROR else errno.EPROTO
