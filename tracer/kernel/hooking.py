@@ -6,14 +6,14 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from . import bpf, hooks
-from .btf import KIND_FUNC
-from .kprobe import PMU, attach_kprobe
+from tracer.kernel import bpf, hooks
+from tracer.kernel.btf import KIND_FUNC
+from tracer.kernel.kprobe import PMU, attach_kprobe
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .btf import Btf
+    from tracer.kernel.btf import Btf
 
 __all__ = ("attach_hooks",)
 
