@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, Self
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
 import numpy as np
 
@@ -17,19 +17,21 @@ from tracer.kernel import netns
 from tracer.kernel.census_bytes import encode_census
 from tracer.kernel.cgroups import CgroupPaths
 from tracer.kernel.launch import Loader
+from tracer.kernel.mechanism import ROWS_MAX, WalkRequest
 from tracer.kernel.netns_facts import read_facts
 from tracer.kernel.processes import PROCESSES_MAX, read_processes
 from tracer.kernel.source import hz
-from tracer.kernel.walk import OWNER_ROW, ROWS_MAX, Held, Walk, Walker
+from tracer.kernel.walk import OWNER_ROW, Walker
 from tracer.tcp import TcpState
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Collection, Mapping
 
     import numpy.typing as npt
 
     from tracer.census import NetnsFacts, ProcessFacts, Rows
     from tracer.kernel.launch import Loaded
+    from tracer.kernel.mechanism import Mechanism, Walk
 
 __all__ = ("CENSUS_OPTIONS", "CensusSource")
 
@@ -59,31 +61,6 @@ FORCE: Final = "FOURWAVE_CENSUS"
 
 PREFIX: Final = "census:"
 """Of the descriptors the loader hands over for a census."""
-
-
-class Mechanism(Protocol):
-    """One way to look at sockets; both are used from one thread at a time."""
-
-    name: str
-
-    def walk(
-        self,
-        netns: int,
-        ports: tuple[int, int] | None,
-        states: Iterable[TcpState],
-        there: int | None = None,
-        room: int = ROWS_MAX,
-    ) -> Walk:
-        """Look at all sockets of the calling thread's namespace, which are so many.
-
-        No more than `room` become rows, listening ones apart.
-        """
-
-    def owners(self, rows: Iterable[TcpState], users: Iterable[TcpState]) -> Held:
-        """Look at all descriptors of all processes."""
-
-    def close(self) -> None:
-        """Let go."""
 
 
 class Found(NamedTuple):
@@ -217,7 +194,8 @@ class CensusSource:
                 facts = read_facts(path)
                 if _has_sockets(facts):
                     room = max(0, ROWS_MAX - found.rows)
-                    walk = self._look.walk(inum, facts.port_range, rows, _there(facts), room)
+                    asked = WalkRequest(inum, facts.port_range, rows, _there(facts), room)
+                    walk = self._look.walk(asked)
                     found.walks.append(walk)
                     found.left_out["sockets one by one"] += walk.rows_left_out
                     found.left_out["states"] += walk.states_left_out

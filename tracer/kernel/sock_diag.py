@@ -29,13 +29,15 @@ from tracer.census import (
     USERS,
     SocketFlag,
 )
-from tracer.kernel.walk import OWNER_ROW, ROWS_MAX, Held, Walk
+from tracer.kernel.mechanism import Held, Walk
+from tracer.kernel.walk import OWNER_ROW
 from tracer.tcp import TcpState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from tracer.census import Rows
+    from tracer.kernel.mechanism import WalkRequest
 
 __all__ = ("SockDiag",)
 
@@ -57,20 +59,11 @@ class SockDiag:
     def __init__(self) -> None:
         self._inodes: dict[int, _Known] = {}  # what the last walks saw
 
-    def walk(
-        self,
-        netns: int,
-        ports: tuple[int, int] | None,
-        states: Iterable[TcpState],
-        there: int | None = None,  # noqa: ARG002 - one dump shows them all
-        room: int = ROWS_MAX,
-    ) -> Walk:
-        """Look at all sockets of the calling thread's namespace. Raises OSError.
-
-        No more than `room` become rows, listening ones apart.
-        """
-        wanted = frozenset(states)
-        seen = _Seen(netns, range(ports[0], ports[1] + 1) if ports else range(0), room)
+    def walk(self, asked: WalkRequest) -> Walk:
+        """Look at all sockets of the calling thread's namespace. Raises OSError."""
+        wanted = frozenset(asked.rows)
+        first, last = asked.ports or (1, 0)
+        seen = _Seen(asked.netns, range(first, last + 1), asked.room)
         for message in _dump():
             seen.add(message, wanted)
         self._inodes.update(seen.inodes)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import errno
 import mmap
 import os
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -23,12 +23,15 @@ from tracer.census import (
 from tracer.kernel import bpf
 from tracer.kernel.cookies import give_cookies
 from tracer.kernel.maps import take_all
+from tracer.kernel.mechanism import OWNERS_MAX, Held, Walk
 from tracer.tcp import TcpState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-__all__ = ("OWNER_ROW", "ROWS_MAX", "WALK", "Held", "Walk", "Walker")
+    from tracer.kernel.mechanism import WalkRequest
+
+__all__ = ("OWNER_ROW", "WALK", "Walker")
 
 WALK: Final = np.dtype(
     [
@@ -118,35 +121,7 @@ USER_TALLY: Final = np.dtype(
 COUNT: Final = np.dtype("<u8")
 FLAG: Final = np.dtype("<u4")
 
-ROWS_MAX: Final = 1 << 16
-"""Sockets one census tells one by one, listening ones apart; all are counted."""
-OWNERS_MAX: Final = 2 * ROWS_MAX
-"""Descriptors it tells one by one: of these, of listening ones, of sockets in CLOSE."""
-
 _READ_BYTES = 1 << 15  # what the kernel buffers of an iterator: PAGE_SIZE << 3
-
-
-class Walk(NamedTuple):
-    """What one walk over one namespace found."""
-
-    states: Rows
-    ports: Rows
-    sockets: bytes | bytearray
-    rows_left_out: int = 0
-    states_left_out: int = 0
-    ports_left_out: int = 0
-
-
-class Held(NamedTuple):
-    """What a look at all descriptors found."""
-
-    owners: Rows
-    """OWNER_ROW."""
-    users: Rows
-    homes: Mapping[int, str]
-    """A path to a socket of each namespace that has one."""
-    rows_left_out: int = 0
-    users_left_out: int = 0
 
 
 class Walker:
@@ -163,55 +138,36 @@ class Walker:
         self._wanted = np.frombuffer(self._wanted_map, WANTED, 1)
         self._gives_cookies = True
 
-    def walk(
-        self,
-        netns: int,
-        ports: tuple[int, int] | None,
-        states: Iterable[TcpState],
-        there: int | None = None,
-        room: int = ROWS_MAX,
-    ) -> Walk:
+    def walk(self, asked: WalkRequest) -> Walk:
         """Walk the namespace the calling thread is in. Raises OSError.
-
-        `ports`: its ip_local_port_range. `states`: whose full sockets become rows. `there`: how
-        many sockets it has, where that can be known; listening ones alone need no long walk.
-        `room`: how many rows at most, listening ones apart; the rest is counted only.
 
         Before v5.12 the program can give a socket no cookie: the first row without one tells,
         and all is looked at again. A socket that has none even then is younger than the walk:
         the next one shows it.
         """
-        states = tuple(states)
         if not self._gives_cookies:
-            give_cookies(states)
-        walk = self._once(netns, ports, states, there, room)
+            give_cookies(asked.rows)
+        walk = self._once(asked)
         named = np.frombuffer(walk.sockets, SOCKETS)["cookie"] != 0
         if named.all():
             return walk
         if self._gives_cookies:
             self._gives_cookies = False
-            return self.walk(netns, ports, states, there, room)
+            return self.walk(asked)
         return walk._replace(sockets=np.frombuffer(walk.sockets, SOCKETS)[named].tobytes())
 
-    def _once(
-        self,
-        netns: int,
-        ports: tuple[int, int] | None,
-        states: tuple[TcpState, ...],
-        there: int | None,
-        room: int,
-    ) -> Walk:
+    def _once(self, asked: WalkRequest) -> Walk:
+        words = self._walk[0]
         self._walk[:] = np.zeros(1, WALK)
-        first, last = ports or (1, 0)
-        self._walk[0]["netns"], self._walk[0]["rows"] = netns, _mask(states)
-        self._walk[0]["port_first"], self._walk[0]["port_last"] = first, last
-        self._walk[0]["there"], self._walk[0]["room"] = there or 0, room
+        words["netns"], words["rows"] = asked.netns, _mask(asked.rows)
+        words["port_first"], words["port_last"] = asked.ports or (1, 0)
+        words["there"], words["room"] = asked.there or 0, asked.room
         sockets = self._sockets()
         return Walk(
-            self._states(netns),
-            self._ports(netns),
+            self._states(asked.netns),
+            self._ports(asked.netns),
             sockets,
-            *(int(self._walk[0][f"{what}_left_out"]) for what in ("rows", "states", "ports")),
+            *(int(words[f"{what}_left_out"]) for what in ("rows", "states", "ports")),
         )
 
     def _sockets(self) -> bytearray:
