@@ -25,18 +25,6 @@ static __always_inline void take_accept(struct conn *conn)
 	conn->opener.flags = ACTOR_VALID | ACTOR_ACCEPTED;
 }
 
-static __always_inline u64 probed_key_of(struct sock *sk)
-{
-	u64 key = 0;
-
-#ifdef HAS_SOCKET_COOKIE
-	bpf_probe_read_kernel(&key, sizeof(key), &sk->skc_cookie);
-#else
-	key = key_of(sk);
-#endif
-	return key;
-}
-
 int on_accept_fentry(u64 *ctx)
 {
 	take_accept(conn_find(probed_key_of((struct sock *)ctx[0])));

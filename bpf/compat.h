@@ -39,6 +39,19 @@ static __always_inline u64 key_of(struct sock *sk)
 #endif
 }
 
+/* The same through a pointer without a type: a kprobe's argument, a number. */
+static __always_inline u64 probed_key_of(struct sock *sk)
+{
+#ifdef HAS_SOCKET_COOKIE
+	u64 key = 0;
+
+	bpf_probe_read_kernel(&key, sizeof(key), &sk->skc_cookie);
+	return key;
+#else
+	return key_of(sk);
+#endif
+}
+
 /* The same for a socket that may not have a cookie yet. */
 static __always_inline u64 new_key_of(struct sock *sk)
 {

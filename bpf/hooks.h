@@ -17,18 +17,12 @@ static __always_inline void on_ack(struct sock *sk)
 	struct tcp_sock *tp = (struct tcp_sock *)sk;
 	struct conn *conn;
 	u32 rcv_nxt = 0, rcv_wup = 0;
-	u64 key = 0;
 	u8 state = 0;
 
 	bpf_probe_read_kernel(&state, sizeof(state), (void *)&sk->skc_state);
 	if (state != TCP_CLOSE_WAIT)
 		return;
-#ifdef HAS_SOCKET_COOKIE
-	bpf_probe_read_kernel(&key, sizeof(key), &sk->skc_cookie);
-#else
-	key = key_of(sk);
-#endif
-	conn = slot_find(key);
+	conn = slot_find(probed_key_of(sk));
 	if (!conn || conn->state != TCP_CLOSE_WAIT || conn->ack_sent_ns)
 		return;
 	bpf_probe_read_kernel(&rcv_nxt, sizeof(rcv_nxt), &tp->rcv_nxt);

@@ -344,14 +344,10 @@ int on_error_report(u64 *ctx)
 static __always_inline bool is_socket_gone(struct conn *conn)
 {
 	struct sock *sk = (struct sock *)conn->sk;
-	u64 cookie = conn->cookie;
 	u8 state = 0;
 
-#ifdef HAS_SOCKET_COOKIE
-	bpf_probe_read_kernel(&cookie, sizeof(cookie), &sk->skc_cookie);
-#endif
 	bpf_probe_read_kernel(&state, sizeof(state), (void *)&sk->skc_state);
-	return cookie != conn->cookie || state == TCP_CLOSE;
+	return probed_key_of(sk) != conn->cookie || state == TCP_CLOSE;
 }
 
 /*
