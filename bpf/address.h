@@ -5,6 +5,8 @@
 #ifndef FOURWAVE_ADDRESS_H
 #define FOURWAVE_ADDRESS_H
 
+#define IPV6_LEN 16
+
 static __always_inline void take_v4(u8 *to, u32 addr)
 {
 	u32 *words = (u32 *)to;
@@ -32,17 +34,17 @@ static __always_inline bool is_v4_mapped(u8 *addr)
 	return words[0] == 0 && words[1] == 0 && words[2] == bpf_htonl(0xffff);
 }
 
-/* Both ends of a socket; returns 4 or 6. */
+/* Both ends of a socket, found in whatever way; returns 4 or 6. Not for hot paths. */
 static __always_inline u8 take_addresses(u8 *laddr, u8 *raddr, struct sock *sk)
 {
-	if (sk->skc_family == AF_INET) {
-		take_v4(laddr, sk->skc_rcv_saddr);
-		take_v4(raddr, sk->skc_daddr);
+	if (FIELD(sk, skc_family) == AF_INET) {
+		take_v4(laddr, FIELD(sk, skc_rcv_saddr));
+		take_v4(raddr, FIELD(sk, skc_daddr));
 		return 4;
 	}
 #ifdef HAS_sock_skc_v6_daddr
-	take_v6(laddr, sk->skc_v6_rcv_saddr);
-	take_v6(raddr, sk->skc_v6_daddr);
+	bpf_probe_read_kernel(laddr, IPV6_LEN, &sk->skc_v6_rcv_saddr);
+	bpf_probe_read_kernel(raddr, IPV6_LEN, &sk->skc_v6_daddr);
 #endif
 	return is_v4_mapped(raddr) || is_v4_mapped(laddr) ? 4 : 6;
 }

@@ -7,6 +7,23 @@
 #define FOURWAVE_COMPAT_H
 
 /*
+ * A member of what was found through a file. Linux commit 4f19cab76136 ("bpf: Add a
+ * bpf_sock_from_file helper") (in v5.11) leads to a socket with its type; a pointer
+ * that came from a probe read is a number to the verifier, and what it points to is
+ * read in the same way.
+ */
+#ifdef HAS_SOCK_FROM_FILE
+#define FIELD(from, member) ((from)->member)
+#else
+#define FIELD(from, member)                                                                        \
+	({                                                                                         \
+		typeof((from)->member) value = 0;                                                  \
+		bpf_probe_read_kernel(&value, sizeof(value), &(from)->member);                     \
+		value;                                                                             \
+	})
+#endif
+
+/*
  * Let a socket have a cookie. What the helper returns is not asked for: BCC
  * declares it as 32 bits, and a busy host hands out four billion within days.
  */

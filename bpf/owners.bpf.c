@@ -18,22 +18,10 @@ BPF_F_TABLE("hash", struct service_key, u32, services, SERVICES_MAX, BPF_F_NO_PR
 BPF_F_TABLE("hash", u32, struct home, homes, HOMES_MAX, BPF_F_NO_PREALLOC);
 BPF_F_TABLE("hash", struct user_key, struct user_tally, users, USERS_MAX, BPF_F_NO_PREALLOC);
 
-/*
- * Linux commit 4f19cab76136 ("bpf: Add a bpf_sock_from_file helper") (in v5.11);
- * before that, what the helper does, by probe reads: a pointer that came from one
- * is a number to the verifier, so what it points to is read in the same way. BCC's
- * own header may be older than the kernel and not know the helper.
- */
+/* Before it, see FIELD, what the helper does. BCC's own header may be older than the
+ * kernel and not know it. */
 #ifdef HAS_SOCK_FROM_FILE
 static struct socket *(*sock_from_file)(struct file *file) = (void *)162;
-#define FIELD(from, member) ((from)->member)
-#else
-#define FIELD(from, member)                                                                        \
-	({                                                                                         \
-		typeof((from)->member) value = 0;                                                  \
-		bpf_probe_read_kernel(&value, sizeof(value), &(from)->member);                     \
-		value;                                                                             \
-	})
 #endif
 
 static __always_inline struct sock *sock_of(struct file *file)
@@ -57,24 +45,6 @@ static __always_inline bool is_tcp(struct sock *sk)
 
 	return FIELD(sk, sk_type) == SOCK_STREAM && FIELD(sk, sk_protocol) == IPPROTO_TCP &&
 	       (family == AF_INET || family == AF_INET6);
-}
-
-static __always_inline u8 addresses_of(u8 *laddr, u8 *raddr, struct sock *sk)
-{
-#ifdef HAS_SOCK_FROM_FILE
-	return take_addresses(laddr, raddr, sk);
-#else
-	if (FIELD(sk, skc_family) == AF_INET) {
-		take_v4(laddr, FIELD(sk, skc_rcv_saddr));
-		take_v4(raddr, FIELD(sk, skc_daddr));
-		return 4;
-	}
-#ifdef HAS_sock_skc_v6_daddr
-	bpf_probe_read_kernel(laddr, 16, &sk->skc_v6_rcv_saddr);
-	bpf_probe_read_kernel(raddr, 16, &sk->skc_v6_daddr);
-#endif
-	return is_v4_mapped(raddr) || is_v4_mapped(laddr) ? 4 : 6;
-#endif
 }
 
 static __always_inline u32 netns_of(struct sock *sk)
@@ -112,7 +82,7 @@ static __always_inline void count_user(struct wanted *which, struct task_struct 
 	if (services.lookup(&service))
 		return;
 	key.netns = service.netns;
-	key.family = addresses_of(key.laddr, key.raddr, sk);
+	key.family = take_addresses(key.laddr, key.raddr, sk);
 	key.rport = bpf_ntohs(FIELD(sk, skc_dport));
 	found = users.lookup(&key);
 	if (found) {
