@@ -66,6 +66,8 @@ class Snapshot:
     resets_unmatched: int = 0
     ack_fates: Mapping[AckFate, int] = field(default_factory=dict)
     """How the ACKs of peers' FINs went, where the peer closed first."""
+    silent: Mapping[Cause, int] = field(default_factory=dict)
+    """Aborts without a RST, by cause; `causes` counts them, too."""
     data_lost: Mapping[tuple[Kind, bool | None], int] = field(default_factory=dict)
     """Aborts, resets and timeouts by whether bytes were lost; None: not known."""
     time_wait: Mapping[TimeWait, int] = field(default_factory=dict)
@@ -135,6 +137,7 @@ class Aggregator:
             closes=self._summed(lambda rule: (rule.kind, rule.handshake)),
             fin_acks=self._summed(lambda rule: rule.fin_ack),
             causes=self._summed(lambda rule: (rule.kind, rule.cause)),
+            silent=self._summed(lambda rule: rule.cause if rule.silent else None),
             lost=self.lost(),
             kernel=dict(self.kernel),
             contradicted=int(self._by_reason[Reason.HOOK_CONTRADICTS])
@@ -152,11 +155,12 @@ class Aggregator:
         losses = {where: self.kernel.get(where, 0) for where in KERNEL_LOSSES}
         return {**losses, "decode": self.undecodable}
 
-    def _summed(self, key: Callable[[Rule], Key]) -> dict[Key, int]:
+    def _summed(self, key: Callable[[Rule], Key | None]) -> dict[Key, int]:
         sums: dict[Key, int] = {}
         for reason in np.flatnonzero(self._by_reason):
             cell = key(RULES[Reason(int(reason))])
-            sums[cell] = sums.get(cell, 0) + int(self._by_reason[reason])
+            if cell is not None:
+                sums[cell] = sums.get(cell, 0) + int(self._by_reason[reason])
         return sums
 
 

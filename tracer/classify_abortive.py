@@ -77,7 +77,27 @@ def _connection(rows: Rows, ending: Ending, host: HostFacts) -> Reasons:
     surer = (_by_error(ending), _named_by_kernel(rows, ending, host), _by_rst(ending))
     for opinion in surer:
         np.copyto(reasons, opinion, where=opinion != 0)
+    silent = _is_silent(rows, ending, reasons)
+    reasons[silent] = _SILENT[reasons[silent]]
     return reasons
+
+
+_SILENT = np.zeros(256, np.uint8)
+_SILENT[[Reason.LINGER_ZERO, Reason.DISCONNECT, Reason.SOCK_DESTROY]] = (
+    Reason.LINGER_ZERO_SILENT,
+    Reason.DISCONNECT_SILENT,
+    Reason.SOCK_DESTROY_SILENT,
+)
+
+
+def _is_silent(rows: Rows, ending: Ending, reasons: Reasons) -> Mask:
+    # tcp_need_reset() spares who has both FINs behind it. tcp_disconnect() looks at what
+    # is unsent, too, and at repair mode before all else; tcp_abort() does not.
+    fins_sent: Mask = (ending.old == LAST_ACK) | (ending.old == CLOSING)
+    spared = fins_sent & (~ending.unsent | (reasons == Reason.SOCK_DESTROY))
+    spared |= rows.has("flags", REPAIR) & (reasons == Reason.DISCONNECT)
+    silent: Mask = (_SILENT[reasons] != 0) & spared & ~ending.active
+    return silent
 
 
 _BY_RST = codes(

@@ -26,7 +26,9 @@ Losses = npt.NDArray[np.uint8]
 
 DONE = int(SkFlag.DONE)
 DATA_AFTER_CLOSE = int(Reason.DATA_AFTER_CLOSE)
-MPTCP_SUBFLOW = int(ConnFlag.MPTCP_SUBFLOW)
+ELSEWHERE = int(ConnFlag.MPTCP_SUBFLOW | ConnFlag.REPAIR)
+"""Bytes of an MPTCP subflow can travel by another one, and are read by another socket; what is
+in repair mode may live on in another process or on another host."""
 
 # Our FIN is queued in these states, and takes the last sequence number.
 _FIN_QUEUED = np.zeros(256, np.uint32)
@@ -48,14 +50,13 @@ def _by_reason() -> Losses:
     table = np.full(256, NULL, np.uint8)
     for reason, rule in RULES.items():
         table[reason] = _BY_KIND.get(rule.kind, NULL)
-    table[Reason.REPAIR] = NULL  # it may live on elsewhere
     return table
 
 
 # After these the socket is gone, or emptied; after the others what came can still be read.
 _UNREAD_IS_GONE = np.zeros(256, np.bool_)
 _UNREAD_IS_GONE[[reason for reason, rule in RULES.items() if rule.kind is Kind.ABORT]] = True
-_UNREAD_IS_GONE[Reason.SOCK_DESTROY] = False
+_UNREAD_IS_GONE[[Reason.SOCK_DESTROY, Reason.SOCK_DESTROY_SILENT]] = False
 
 _BY_REASON = _by_reason()
 
@@ -76,8 +77,7 @@ def lost_early(rows: Rows, reasons: npt.NDArray[np.uint8]) -> Losses:
     unread = unread_bytes(rows.column("unread"), rows.has("sk_flags", DONE))
     gone: Mask = (_outstanding(rows) != 0) | (_UNREAD_IS_GONE[reasons] & (unread != 0))
     gone |= reasons == DATA_AFTER_CLOSE  # at least what was answered with the RST
-    # The bytes of an MPTCP subflow can travel by another one, and are read elsewhere.
-    return np.where(rows.has("flags", MPTCP_SUBFLOW), np.uint8(NULL), gone.astype(np.uint8))
+    return np.where(rows.has("flags", ELSEWHERE), np.uint8(NULL), gone.astype(np.uint8))
 
 
 def _outstanding(rows: Rows) -> Numbers:

@@ -14,7 +14,7 @@ import numpy as np
 from tracer.metrics import ACCEPT_WAIT, CLOSE_WAIT, TEARDOWN
 from tracer.metrics_declaration import Metric, label_of
 from tracer.spans import accept_wait_ns, close_wait_ns, teardown_ns
-from tracer.tcp import RST_SENT, Cause, Kind
+from tracer.tcp import RST_SENT, Cause
 from tracer.verdict import Reason, column_of
 
 if TYPE_CHECKING:
@@ -30,9 +30,8 @@ _RST_CAME: Final = (
     Reason.SYN_RECV_RESET,
 )
 _RECEIVED: Final = np.isin(np.arange(256), [int(reason) for reason in _RST_CAME])
-# An abort whose RST was not seen is one all the same: the rule proved it. Repair mode sends none.
-_SENT: Final = column_of("kind") == int(Kind.ABORT)
-_SENT[Reason.REPAIR] = False
+# An abort whose RST was not seen is one all the same.
+_SENT: Final = column_of("rst_sent") != 0
 _EITHER: Final = _RECEIVED | _SENT
 
 

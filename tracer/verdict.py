@@ -93,6 +93,9 @@ class Reason(IntEnum):
     LISTENER_CLOSED = 58
     ABORT_UNEXPLAINED = 59
     REPAIR = 60
+    LINGER_ZERO_SILENT = 61
+    DISCONNECT_SILENT = 62
+    SOCK_DESTROY_SILENT = 63
     # reset
     RST_RECEIVED = 70
     RST_INFERRED = 71
@@ -139,6 +142,13 @@ class Rule(NamedTuple):
     cause: Cause = Cause.NONE
     actor: Actor = Actor.NOBODY
     hooked: bool = False
+    silent: bool = False
+    """An abort without a RST."""
+
+    @property
+    def rst_sent(self) -> bool:
+        """Whether a RST left, seen or not: the rule proves it."""
+        return self.kind is Kind.ABORT and not self.silent
 
     @property
     def evidence(self) -> Evidence:
@@ -154,6 +164,10 @@ def _unknown() -> Rule:
 
 def _ended(kind: Kind, cause: Cause, actor: Actor = Actor.NOBODY) -> Rule:
     return Rule(kind, cause=cause, actor=actor)
+
+
+def _forgotten(cause: Cause, actor: Actor) -> Rule:
+    return Rule(Kind.ABORT, cause=cause, actor=actor, silent=True)
 
 
 _NO, _FOUR, _THREE = Handshake.NONE, Handshake.FOUR_WAY, Handshake.THREE_WAY
@@ -200,7 +214,10 @@ RULES: dict[Reason, Rule] = {
     Reason.LINGER2_NEGATIVE: _ended(Kind.ABORT, Cause.FIN_WAIT2_TIMEOUT, Actor.CLOSER),
     Reason.SOCK_DESTROY: _ended(Kind.ABORT, Cause.SOCK_DESTROY, Actor.DESTROYER),
     Reason.LISTENER_CLOSED: _ended(Kind.ABORT, Cause.NO_LISTENER),
-    Reason.REPAIR: _ended(Kind.ABORT, Cause.REPAIR, Actor.CLOSER),
+    Reason.REPAIR: _forgotten(Cause.REPAIR, Actor.CLOSER),
+    Reason.LINGER_ZERO_SILENT: _forgotten(Cause.LINGER_ZERO, Actor.CLOSER),
+    Reason.DISCONNECT_SILENT: _forgotten(Cause.DISCONNECT, Actor.DESTROYER),
+    Reason.SOCK_DESTROY_SILENT: _forgotten(Cause.SOCK_DESTROY, Actor.DESTROYER),
     Reason.ABORT_UNEXPLAINED: _ended(Kind.ABORT, Cause.UNKNOWN),
     Reason.RST_RECEIVED: _ended(Kind.RESET, Cause.PEER),
     Reason.RST_INFERRED: _ended(Kind.RESET, Cause.PEER),

@@ -48,12 +48,25 @@ def _unread_data(f: Facts) -> str:
 
 
 def _linger_zero(f: Facts) -> str:
-    if not f.rst_sent and f.old_state in {"LAST_ACK", "CLOSING"}:
-        return (
-            f"{who(f)} with SO_LINGER 0 in {f.old_state}: all data and the FIN had been sent, so "
-            "no RST was needed, and the FIN will not be repeated"
-        )
     return f"{who(f)} with SO_LINGER 0, which throws the connection away: {_rst(f)}"
+
+
+# What it is for the peer that nobody is left to repeat the FIN.
+_NO_RST_NEEDED = (
+    "all data and the FIN had been sent, so no RST was needed, and the FIN will not be repeated"
+)
+
+
+def _disconnect_silent(f: Facts) -> str:
+    if f.old_state not in {"LAST_ACK", "CLOSING"}:
+        return (
+            "the application disconnected the socket (connect to AF_UNSPEC) in repair mode "
+            "(TCP_REPAIR): the kernel forgets the connection without a word"
+        )
+    return (
+        "the application disconnected the socket (connect to AF_UNSPEC) in "
+        f"{f.old_state}: {_NO_RST_NEEDED}"
+    )
 
 
 def _data_after_close(f: Facts) -> str:
@@ -172,6 +185,14 @@ ABORTIVE: dict[Reason, Sentence] = {
     Reason.SOCK_DESTROY: _sock_destroy,
     Reason.REPAIR: lambda f: (
         f"{who(f)} in repair mode (TCP_REPAIR): the kernel forgets the connection without a word"
+    ),
+    Reason.LINGER_ZERO_SILENT: lambda f: (
+        f"{who(f)} with SO_LINGER 0 in {f.old_state}: {_NO_RST_NEEDED}"
+    ),
+    Reason.DISCONNECT_SILENT: _disconnect_silent,
+    Reason.SOCK_DESTROY_SILENT: lambda f: (
+        f"the socket was destroyed from outside in {f.old_state} (ss -K or alike): the kernel "
+        "sends no RST there, and will not repeat the FIN"
     ),
     Reason.LISTENER_CLOSED: _listener_closed,
     Reason.ABORT_UNEXPLAINED: _abort_unexplained,

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,6 +14,7 @@ from tests.truth.scenario import Stage
 from tests.truth.sockets import (
     Flavour,
     TcpState,
+    disconnect,
     read_eof,
     set_linger_zero,
     wait_readable,
@@ -21,7 +23,10 @@ from tests.truth.sockets import (
 from tests.truth.wire import Mode
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.truth.netns import Net
+    from tests.truth.sockets import Pair
     from tests.truth.watch import Watch
     from tests.truth.wire import WiredNet
 
@@ -57,7 +62,41 @@ def test_closed_in_repair_mode(unread: bool, loopback_net: Net, tracer_watch: Wa
     assert not any("rst_sent" in one["timeline_us"] for one in mine)
 
 
-def test_linger_zero_in_last_ack(wired_net: WiredNet, tracer_watch: Watch) -> None:
+def thrown_away(pair: Pair, _net: Net) -> None:
+    """SO_LINGER 0."""
+    set_linger_zero(pair.server)
+    pair.server.close()
+
+
+def disconnected(pair: Pair, _net: Net) -> None:
+    """connect(AF_UNSPEC)."""
+    disconnect(pair.server)
+    pair.server.close()
+
+
+def destroyed(pair: Pair, net: Net) -> None:
+    """`ss -K`."""
+    ports = f"sport = :{pair.made.server[1]} and dport = :{pair.made.client[1]}"
+    words = net.server.ns.command("ss", "-K", "-t", ports)
+    subprocess.run(words, check=True, capture_output=True)
+    pair.server.close()
+
+
+@pytest.mark.parametrize(
+    ("end", "cause", "words"),
+    [
+        (thrown_away, "linger_zero", "no RST was needed"),
+        (disconnected, "disconnect", "no RST was needed"),
+        (destroyed, "sock_destroy", "sends no RST there"),
+    ],
+)
+def test_given_up_in_last_ack(
+    end: Callable[[Pair, Net], None],
+    cause: str,
+    words: str,
+    wired_net: WiredNet,
+    tracer_watch: Watch,
+) -> None:
     """All was sent, the FIN too: no RST is needed, and the FIN is not repeated any more."""
     net, wire, since = wired_net.net, wired_net.wire, tracer_watch.mark()
     with contextlib.closing(Stage(net, Flavour.V4, COUNT, wire=wire)) as stage:
@@ -70,8 +109,7 @@ def test_linger_zero_in_last_ack(wired_net: WiredNet, tracer_watch: Watch) -> No
         for pair in pairs:
             pair.server.shutdown(socket.SHUT_WR)
             wait_state(pair.server, TcpState.LAST_ACK)
-            set_linger_zero(pair.server)
-            pair.server.close()
+            end(pair, net)
             set_linger_zero(pair.client)
             pair.client.close()
         wire.drain()
@@ -80,7 +118,7 @@ def test_linger_zero_in_last_ack(wired_net: WiredNet, tracer_watch: Watch) -> No
     found = tracer_watch.wait_records(net.inums, since, 2 * COUNT)
     mine = [record for record in found if record["lport"] in ports]
     shown = {(one["kind"], one["cause"], one["rst_reason"], one["data_lost"]) for one in mine}
-    assert shown == {("abort", "linger_zero", None, False)}
+    assert shown == {("abort", cause, None, False)}
     assert len(mine) == COUNT
     assert not any("rst_sent" in one["timeline_us"] for one in mine)
-    assert all("no RST was needed" in one["why"] for one in mine)
+    assert all(words in one["why"] for one in mine)

@@ -482,7 +482,34 @@ ABORTIVE: list[tuple[str, Made, Reason]] = [
     (
         "21 SO_LINGER 0 in LAST_ACK: no RST",
         lambda: b.record(**(IN_CLOSE | LAST_ACK | LINGER_ZERO)),
+        Reason.LINGER_ZERO_SILENT,
+    ),
+    (
+        "21 SO_LINGER 0 in LAST_ACK, the FIN still unsent: a RST, whose report was lost",
+        lambda: b.record(**(IN_CLOSE | LAST_ACK | LINGER_ZERO), at_close__unsent=1),
         Reason.LINGER_ZERO,
+    ),
+    (
+        "21 SO_LINGER 0 in LAST_ACK, the FIN still unsent",
+        lambda: b.aborted(**(IN_CLOSE | LAST_ACK | LINGER_ZERO), at_close__unsent=1),
+        Reason.LINGER_ZERO,
+    ),
+    (
+        "22 connect(AF_UNSPEC) in LAST_ACK: no RST",
+        lambda: b.record(**(IN_CLOSE | LAST_ACK | {"close_actor_file_ref": FileRef.ALIVE})),
+        Reason.DISCONNECT_SILENT,
+    ),
+    (
+        "22 connect(AF_UNSPEC) in repair mode: no RST",
+        lambda: b.record(
+            flags=b.OPENED | b.OWNED | ConnFlag.REPAIR, close_actor_file_ref=FileRef.ALIVE
+        ),
+        Reason.DISCONNECT_SILENT,
+    ),
+    (
+        "28 ss -K in LAST_ACK: no RST, sent or not",
+        lambda: b.record(**LAST_ACK, sk_err=103, at_close__unsent=1),
+        Reason.SOCK_DESTROY_SILENT,
     ),
     (
         "22 connect(AF_UNSPEC)",

@@ -8,7 +8,8 @@ import pytest
 
 from tests.unit import builders as b
 from tracer.classify import judge
-from tracer.classify_loss import data_lost
+from tracer.classify_loss import data_lost, lost_early
+from tracer.columns import Rows
 from tracer.tcp import ConnFlag, RstFlag, SkFlag
 from tracer.tcp import TcpState as S
 from tracer.verdict import FALSE, NULL, TRUE
@@ -123,3 +124,5 @@ def test_noise_is_one_of_three() -> None:
 def test_a_connection_left_in_repair_mode_may_live_on() -> None:
     made = b.aborted(flags=b.OPENED | b.OWNED | ConnFlag.REPAIR, unread=5)
     assert (b.close_of(made).cause, b.close_of(made).data_lost) == ("repair", None)
+    reasons = judge(made, b.HOST)
+    assert lost_early(Rows(made, np.arange(1)), reasons).tolist() == [NULL]

@@ -209,6 +209,13 @@ def test_summary_of_a_good_run() -> None:
     assert max(map(len, shown.splitlines())) < 80
 
 
+def test_an_abort_without_a_rst_is_none_that_was_sent() -> None:
+    """It has a line of its own, and its cause no place among the RSTs."""
+    shown = summary.as_text(snapshot(silent={Cause.LINGER_ZERO: 3}))
+    assert "RST sent: 7 (unread_data 7)" in shown
+    assert "Forgotten without a RST: 3 (linger_zero 3)" in shown
+
+
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [

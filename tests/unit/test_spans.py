@@ -17,7 +17,7 @@ from tracer.metrics import TEARDOWN
 from tracer.spans import accept_wait_ns, close_wait_ns, teardown_ns
 from tracer.tally import Durations, Tally
 from tracer.tcp import Cause, RstFlag, TcpState
-from tracer.verdict import Reason
+from tracer.verdict import RULES, Reason
 from tracer.wire import CLOSE_DTYPE
 
 if TYPE_CHECKING:
@@ -101,6 +101,13 @@ def test_a_connect_without_a_port_is_counted(lport: int, counted: int) -> None:
     tally = Tally()
     tally.add(record, np.array([Reason.SYN_NEVER_SENT], np.uint8))
     assert tally.without_port == counted
+
+
+@pytest.mark.parametrize("reason", [r for r, rule in RULES.items() if rule.silent])
+def test_an_abort_without_a_rst_is_no_reset(reason: Reason) -> None:
+    tally = Tally()
+    tally.add(b.record(), np.array([reason], np.uint8))
+    assert tally.resets() == {}
 
 
 def test_a_close_by_fins_is_no_reset() -> None:

@@ -20,6 +20,7 @@ from tracer.detectors.close_rates import CloseCounts, CloseGroup, CloseRates
 from tracer.outputs import top
 from tracer.recording import RecordingWriter
 from tracer.tcp import ConnFlag
+from tracer.verdict import Reason
 from tracer.wire import encode_closes
 
 if TYPE_CHECKING:
@@ -61,6 +62,13 @@ def test_kinds_are_counted_per_group() -> None:
     assert sum(counts.three_way for counts in total.values()) == 2
     assert sum(counts.resets for counts in total.values()) == 2
     assert sum(counts.failed for counts in total.values()) == 1
+
+
+def test_an_abort_without_a_rst_is_no_reset() -> None:
+    rates = CloseRates()
+    made = closes(b.aborted(), b.aborted())
+    rates.add(made, np.array([Reason.LINGER_ZERO, Reason.LINGER_ZERO_SILENT], np.uint8))
+    assert [(one.closes, one.resets) for one in rates.totals().values()] == [(2, 1)]
 
 
 def test_what_lies_behind_the_name_makes_no_group_of_its_own() -> None:

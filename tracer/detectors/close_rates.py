@@ -36,7 +36,7 @@ _COUNTED: Final = (
     _KIND == Kind.PASSIVE,
     _HANDSHAKE == Handshake.THREE_WAY,
     _HANDSHAKE == Handshake.FOUR_WAY,
-    np.isin(_KIND, [int(Kind.ABORT), int(Kind.RESET)]),
+    (column_of("rst_sent") != 0) | (_KIND == Kind.RESET),
     np.isin(_KIND, [int(Kind.TIMEOUT), int(Kind.REFUSED), int(Kind.ATTEMPT_FAILED)]),
 )
 """Which Reasons each of CloseCounts counts, in its order."""

@@ -4,16 +4,18 @@
 from __future__ import annotations
 
 import textwrap
+from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 from tracer.outputs.summary_evidence import evidence
 from tracer.outputs.text import plural
-from tracer.tcp import Cause, FinAck, Handshake, Kind
+from tracer.tcp import FinAck, Handshake, Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from tracer.aggregator import Snapshot
+    from tracer.tcp import Cause
 
 WIDTH: Final = 79
 BY_FIN: Final = (Handshake.FOUR_WAY, Handshake.THREE_WAY, Handshake.SIMULTANEOUS)
@@ -101,16 +103,21 @@ def _sum_of(snapshot: Snapshot, wanted: Handshake) -> int:
 
 def _causes(snapshot: Snapshot) -> Iterator[str]:
     for kind, words in CAUSED:
-        # Repair mode sends none.
-        causes: dict[Cause, int] = {
-            c: n for (k, c), n in snapshot.causes.items() if k is kind and c is not Cause.REPAIR
-        }
-        if causes:
-            line = f"{words}: {sum(causes.values()):,} ({_ranked(causes)})"
-            yield from textwrap.wrap(line, WIDTH, subsequent_indent="  ")
+        causes = Counter({cause: n for (of, cause), n in snapshot.causes.items() if of is kind})
+        if kind is Kind.ABORT:
+            causes -= Counter(snapshot.silent)
+        yield from _line(words, causes)
+    yield from _line("Forgotten without a RST", snapshot.silent)
 
 
-def _ranked(causes: dict[Cause, int]) -> str:
+def _line(words: str, causes: Mapping[Cause, int]) -> list[str]:
+    if not causes:
+        return []
+    line = f"{words}: {sum(causes.values()):,} ({_ranked(causes)})"
+    return textwrap.wrap(line, WIDTH, subsequent_indent="  ")
+
+
+def _ranked(causes: Mapping[Cause, int]) -> str:
     ranked = sorted(causes.items(), key=lambda item: -item[1])
     return ", ".join(f"{cause.label or 'no cause'} {count:,}" for cause, count in ranked)
 
