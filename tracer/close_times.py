@@ -6,7 +6,7 @@ from __future__ import annotations
 from operator import itemgetter
 from typing import TYPE_CHECKING, Final
 
-from tracer.tcp import AckFate, AckFlag, ActorFlag, Kind, SkFlag, TcpState
+from tracer.tcp import WAITED_MAX_US, AckFate, AckFlag, ActorFlag, Kind, SkFlag, TcpState
 from tracer.verdict import Reason
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ _MERGED: Final = int(AckFate.MERGED)
 _DATA_UNREAD: Final = int(AckFlag.DATA_UNREAD)
 _CLOCK_MAX: Final = 0xFFFF
 _ACCEPTED: Final = int(ActorFlag.ACCEPTED)
-_WAITED_MAX_US: Final = 0xFFFF_FFFF
 _ACTIVE: Final = int(Kind.ACTIVE)
 _SYN_RECV_RESET: Final = int(Reason.SYN_RECV_RESET)
 _DATA_AFTER_CLOSE: Final = int(Reason.DATA_AFTER_CLOSE)
@@ -55,7 +54,7 @@ def lifetime_us(row: Row) -> int | None:
 def accepted_ns(row: Row) -> int:
     """Return when a process accepted the connection, 0 where no hook saw it."""
     # Microseconds after opened_ns: struct conn_record, opener.
-    if not row.opener__flags & _ACCEPTED or row.opener__uid == _WAITED_MAX_US:
+    if not row.opener__flags & _ACCEPTED or row.opener__uid == WAITED_MAX_US:
         return 0
     return row.opened_ns + row.opener__uid * _NS_PER_US
 

@@ -117,6 +117,10 @@ def ports(wishes: Wishes) -> None:
                 served=[one for one in owners if one.lport is not None][: wishes.limit],
                 totals=totals,
                 failures=_failures(missed, asked, census) if beside else None,
+                left_out={
+                    "openers of connections": openers.left_out,
+                    "failures of connect()": missed.left_out,
+                },
             )
             if width is None:
                 return form.as_json(found, census)
@@ -154,7 +158,8 @@ def listeners(wishes: Wishes) -> None:
         def show(census: Census, width: int | None) -> Iterable[str]:
             if beside:
                 beside.fetch()
-            waits = accepted.found() if seen else {}
+            left_out = {"waits for accept()": accepted.left_out}
+            waits = form.Waits(accepted.found(), left_out) if seen else form.Waits()
             # Counters are split among all listeners, so all are judged and some shown.
             report = detector.look(census)
             cookies = frozenset(census.sockets["cookie"][asked.mask(census)].tolist())

@@ -44,11 +44,19 @@ def close_wait_ns(closes: Records) -> NDArray[np.uint64]:
 
 
 def accept_wait_ns(closes: Records) -> NDArray[np.uint64]:
-    """Return how long those waited in the accept queue whose accept() a hook saw."""
-    opener = closes["opener"]
-    waited_us = opener["uid"][(opener["flags"] & _ACCEPTED) != 0]
+    """Return how long, or at least how long, those waited whose accept() a hook saw."""
+    waited_us = closes["opener"]["uid"][accept_seen(closes)]
     waited_ns: NDArray[np.uint64] = waited_us.astype(np.uint64) * np.uint64(1_000)
     return waited_ns
+
+
+def accept_seen(closes: Records) -> NDArray[np.bool_]:
+    """Say of each close whether a hook saw its accept(): `opener.uid` is the wait in µs then.
+
+    A wait of WAITED_MAX_US was at least so long.
+    """
+    seen: NDArray[np.bool_] = (closes["opener"]["flags"] & _ACCEPTED) != 0
+    return seen
 
 
 # Less one: 0, "never seen", becomes later than everything.

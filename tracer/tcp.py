@@ -230,6 +230,10 @@ class ActorFlag(IntFlag):
     ACCEPTED = 1 << 4
 
 
+WAITED_MAX_US: Final = 0xFFFF_FFFF
+"""Of a wait for accept(), accept.h: so long or longer."""
+
+
 class RstFlag(IntFlag):
     """conn_record.rst_flags."""
 

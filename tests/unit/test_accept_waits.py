@@ -13,11 +13,12 @@ from tests.unit import builders as b
 from tracer.classify import judge
 from tracer.detectors import accept_waits
 from tracer.detectors.accept_waits import AcceptWait, AcceptWaits
+from tracer.spans import accept_wait_ns
+from tracer.tcp import WAITED_MAX_US
 
 if TYPE_CHECKING:
     import pytest
 
-MAX_US = 0xFFFF_FFFF
 NETNS, PORT = 4_026_531_840, 80
 
 
@@ -39,7 +40,7 @@ def accepted(waits_us: list[int], **fields: int) -> b.Records:
 
 
 @settings(deadline=None)
-@given(st.lists(st.integers(0, MAX_US) | st.integers(0, 1_000), min_size=1, max_size=300))
+@given(st.lists(st.integers(0, WAITED_MAX_US) | st.integers(0, 1_000), min_size=1, max_size=300))
 def test_percentiles_are_an_eighth_too_high_at_most(waits_us: list[int]) -> None:
     (wait,) = waits_of(accepted(waits_us)).found().values()
     in_order = sorted(waits_us)
@@ -57,7 +58,7 @@ def test_ports_and_namespaces_are_told_apart_and_batches_added_up() -> None:
         (NETNS, 81): 1,
         (1, PORT): 1,
     }
-    assert found[NETNS, PORT] == AcceptWait(3, 22, 50, 50)  # 20 in its bucket
+    assert found[NETNS, PORT] == AcceptWait(3, 22, 50, 50, 0)  # 20 in its bucket
 
 
 def test_no_accept_seen_is_nothing_found() -> None:
@@ -67,4 +68,21 @@ def test_no_accept_seen_is_nothing_found() -> None:
 def test_ports_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(accept_waits, "PORTS_MAX", 2)
     closes = np.concatenate([accepted([1], lport=port) for port in (1, 2, 3, 1)])
-    assert [port for _, port in waits_of(closes).found()] == [1, 2]
+    waits = waits_of(closes)
+    assert [port for _, port in waits.found()] == [1, 2]
+    assert waits.left_out == 1
+
+
+def test_a_wait_too_long_for_its_field_stays_a_lower_bound() -> None:
+    """One that is a little shorter is none, though both are the longest there are."""
+    (wait,) = waits_of(accepted([WAITED_MAX_US] * 2 + [7] * 98)).found().values()
+    assert (wait.p50_us, wait.p99_us, wait.beyond) == (7, WAITED_MAX_US, 2)
+    (wait,) = waits_of(accepted([WAITED_MAX_US] + [WAITED_MAX_US - 9] * 999)).found().values()
+    assert (wait.p99_us < wait.max_us, wait.max_us, wait.beyond) == (True, WAITED_MAX_US, 1)
+
+
+def test_waits_are_those_of_the_histogram() -> None:
+    """One selection: what metrics count is what the view counts."""
+    closes = np.concatenate([accepted([10, 20]), b.passive(), b.active()])
+    (wait,) = waits_of(closes).found().values()
+    assert wait.accepted == len(accept_wait_ns(closes)) == 2

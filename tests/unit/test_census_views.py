@@ -30,7 +30,7 @@ from tracer.outputs import findings as form
 from tracer.outputs import killing, leaks, listeners, ports
 from tracer.outputs.screen import Screen
 from tracer.outputs.table import Column, lines
-from tracer.tcp import TcpState
+from tracer.tcp import WAITED_MAX_US, TcpState
 
 if TYPE_CHECKING:
     from tracer.census import Census
@@ -71,7 +71,9 @@ def busy() -> Census:
     )  # fmt: skip
 
 
-WAITS = {(1, 80): AcceptWait(accepted=1_000, p50_us=60, p99_us=1_200, max_us=3_000_000)}
+WAITS = listeners.Waits(
+    {(1, 80): AcceptWait(accepted=1_000, p50_us=60, p99_us=1_200, max_us=3_000_000, beyond=0)}
+)
 
 
 def views(census: Census, width: int) -> dict[str, list[str]]:
@@ -139,7 +141,7 @@ def keys_of(value: object) -> set[str]:
 def test_the_wait_for_accept_is_shown_where_it_is_known() -> None:
     census = c.census(0, [c.listener(80), c.listener(81)])
     heard = ListenOverflow().look(census)
-    for waits, known in ((WAITS, ["1.2ms", "-"]), ({}, [])):
+    for waits, known in ((WAITS, ["1.2ms", "-"]), (listeners.Waits(), [])):
         lines = listeners.as_lines(heard, heard.findings, census, waits, 79, color=False)
         (titles,) = (line.split() for line in lines if "LISTENER" in line)
         assert ("WAIT" in titles) == bool(known)
@@ -148,8 +150,36 @@ def test_the_wait_for_accept_is_shown_where_it_is_known() -> None:
     first, second = map(
         json.loads, list(listeners.as_json(heard, heard.findings, census, WAITS))[:2]
     )
-    assert first["accept_wait"] == asdict(WAITS[1, 80])
+    assert first["accept_wait"] == asdict(WAITS.by_port[1, 80])
     assert second["accept_wait"] is None
+
+
+def test_a_wait_too_long_for_its_field_is_a_lower_bound() -> None:
+    census = c.census(0, [c.listener(80)])
+    heard = ListenOverflow().look(census)
+    long = AcceptWait(100, p50_us=60, p99_us=WAITED_MAX_US, max_us=WAITED_MAX_US, beyond=2)
+    waits = listeners.Waits({(1, 80): long})
+    shown = listeners.as_lines(heard, heard.findings, census, waits, 79, color=False)
+    assert [line.split()[-1] for line in shown if ":80 " in line] == ["≥1.1h"]
+
+
+def test_what_closes_left_out_is_told() -> None:
+    """In the table and in JSON, beside what the census left out; zero is no loss."""
+    census = c.census(0, [c.listener(80)], truncated={"users": 3})
+    heard, (_, totals) = ListenOverflow().look(census), TimeWait().look(census)
+    lost = {"openers of connections": 6, "failures of connect()": 0}
+    found = ports.Ports((), (), totals, (), lost)
+    waits = listeners.Waits(left_out={"waits for accept()": 5})
+    told = "LEFT OUT {}: more than are told apart.".format
+    shown = ports.as_lines(found, census, 79, color=False)
+    assert [line for line in shown if "told apart" in line] == [told("6 openers of connections")]
+    for chosen in (heard.findings, ()):
+        shown = listeners.as_lines(heard, chosen, census, waits, 79, color=False)
+        assert told("5 waits for accept()") in shown
+    (total,) = map(json.loads, ports.as_json(found, census))
+    assert total["left_out"] == {"users": 3, "openers of connections": 6}
+    *_, total = map(json.loads, listeners.as_json(heard, (), census, waits))
+    assert total["left_out"] == {"users": 3, "waits for accept()": 5}
 
 
 def test_empty_views_say_so() -> None:

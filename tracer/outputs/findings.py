@@ -13,7 +13,7 @@ from tracer.outputs import table
 from tracer.outputs.text import BOLD, DIM, RED, YELLOW, duration, paint
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from tracer.census import Census
     from tracer.detectors.holders import Holder
@@ -161,11 +161,24 @@ def json_line(kind: str, at: dict[str, Any]) -> str:
     return json.dumps({"v": VERSION, "type": kind, **at}) + "\n"
 
 
-def accounts(census: Census) -> list[str]:
-    """Return what was left out, and why it was not taken the best way; nothing when all is well."""
+def left_out(census: Census, closes: Mapping[str, int]) -> dict[str, int]:
+    """Return how many were left out of what, in a census and of the closes followed beside it."""
+    return {**census.truncated, **{what: count for what, count in closes.items() if count}}
+
+
+def accounts(census: Census, closes: Mapping[str, int] | None = None) -> list[str]:
+    """Return what was left out, and why it was not taken the best way; nothing when all is well.
+
+    `closes`: what was left out of the closes that were followed beside the census.
+    """
     lines = [
         f"LEFT OUT {count:,} {where}: more than the census holds, or not readable."
         for where, count in census.truncated.items()
+        if count
+    ]
+    lines += [
+        f"LEFT OUT {count:,} {what}: more than are told apart."
+        for what, count in (closes or {}).items()
         if count
     ]
     if census.reason:

@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from tracer.outputs import findings as form
 from tracer.outputs.table import Column
 from tracer.outputs.text import duration, endpoint, plural
+from tracer.tcp import WAITED_MAX_US
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from tracer.detectors.listen_namespace import ListenNamespace
     from tracer.detectors.listen_overflow import ListenerFinding, ListenReport
 
-    Waits = Mapping[tuple[int, int], AcceptWait]
+    ByPort = Mapping[tuple[int, int], AcceptWait]
     Cell = Callable[[ListenerFinding], str]
 
 SORTS: Final[dict[str, Callable[[ListenerFinding], float]]] = {
@@ -28,6 +29,19 @@ SORTS: Final[dict[str, Callable[[ListenerFinding], float]]] = {
     "drops": lambda f: -f.queue.drops,
     "port": lambda f: f.lport,
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Waits:
+    """Waits for accept(), by network namespace and port, as far as they are known.
+
+    `left_out`: how many were not told apart.
+    """
+
+    by_port: ByPort = field(default_factory=dict)
+    left_out: Mapping[str, int] = field(default_factory=dict)
+
+
 WILDCARDS: Final = {"0.0.0.0": "*", "::": "[*]"}  # noqa: S104 - text, not a socket
 
 
@@ -35,14 +49,11 @@ def as_lines(
     report: ListenReport, chosen: Sequence[ListenerFinding], census: Census, waits: Waits,
     width: int, *, color: bool,
 ) -> list[str]:  # fmt: skip
-    """Return the table of the chosen listeners, and what their namespaces count.
-
-    `waits`: for accept(), by network namespace and port, as far as they are known.
-    """
+    """Return the table of the chosen listeners, and what their namespaces count."""
     if not chosen:
-        return [_none(report), *form.accounts(census)]
+        return [_none(report), *form.accounts(census, waits.left_out)]
     names, spaces = form.netns_names(census), {space.netns: space for space in report.namespaces}
-    columns = _columns(waits, wide=width >= form.WIDE)
+    columns = _columns(waits.by_port, wide=width >= form.WIDE)
     lines: list[str] = []
     for netns, mine in form.by_netns(chosen).items():
         words = _heading(netns, spaces.get(netns), names)
@@ -52,7 +63,7 @@ def as_lines(
         *lines,
         f"{len(chosen):,} of {plural(report.listeners, 'listener')}. "
         + _orphans(report.namespaces),
-        *form.accounts(census),
+        *form.accounts(census, waits.left_out),
     ]
 
 
@@ -62,7 +73,7 @@ def _none(report: ListenReport) -> str:
     return f"None of {plural(report.listeners, 'listener')} is what was asked for."
 
 
-def _columns(waits: Waits, *, wide: bool) -> list[tuple[Column, Cell]]:
+def _columns(waits: ByPort, *, wide: bool) -> list[tuple[Column, Cell]]:
     columns: list[tuple[Column, Cell]] = [
         (Column("LISTENER", least=12), _address),
         (Column("HELD BY", least=12), lambda f: form.who(f.holders, f.holder_count)),
@@ -92,7 +103,9 @@ def _drops(finding: ListenerFinding) -> str:
 
 
 def _wait(wait: AcceptWait | None) -> str:
-    return duration(wait.p99_us) if wait else "-"
+    if wait is None:
+        return "-"
+    return ("≥" if wait.p99_us == WAITED_MAX_US else "") + duration(wait.p99_us)
 
 
 def _heading(netns: int, space: ListenNamespace | None, names: dict[int, str]) -> str:
@@ -120,10 +133,10 @@ def as_json(
     """Return a line per listener, then one per namespace."""
     names = form.netns_names(census)
     for finding in chosen:
-        wait = waits.get((finding.netns, finding.lport))
+        wait = waits.by_port.get((finding.netns, finding.lport))
         yield form.json_line("listener", _listener_json(finding, wait, names))
     for space in report.namespaces:
-        yield form.json_line("listen_total", _namespace_json(space, names, census))
+        yield form.json_line("listen_total", _namespace_json(space, names, census, waits))
 
 
 def _listener_json(
@@ -156,7 +169,7 @@ def _listener_json(
 
 
 def _namespace_json(
-    space: ListenNamespace, names: dict[int, str], census: Census
+    space: ListenNamespace, names: dict[int, str], census: Census, waits: Waits
 ) -> dict[str, Any]:
     return {
         "severity": space.severity.label,
@@ -173,5 +186,5 @@ def _namespace_json(
         "max_orphans": space.max_orphans,
         "mono_ns": census.mono_ns,
         "mechanism": census.mechanism,
-        "left_out": dict(census.truncated),
+        "left_out": form.left_out(census, waits.left_out),
     }

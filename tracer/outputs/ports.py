@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from tracer.outputs import findings as form
@@ -12,7 +12,7 @@ from tracer.outputs.table import Column
 from tracer.outputs.text import endpoint, plural
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from tracer.census import Census
     from tracer.detectors.local_ports import PortsFinding
@@ -38,12 +38,13 @@ BARS: Final = "▁▂▃▄▅▆▇█"
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """What there is to show; `failures` None: not traced."""
+    """What there is to show; `failures` None: not traced. `left_out`: of closes, by what."""
 
     chosen: Sequence[PortsFinding]
     served: Sequence[TimeWaitFinding]
     totals: Sequence[TimeWaitTotal]
     failures: Sequence[PortFailure] | None
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
 
 def as_lines(found: Ports, census: Census, width: int, *, color: bool) -> list[str]:
@@ -62,7 +63,7 @@ def as_lines(found: Ports, census: Census, width: int, *, color: bool) -> list[s
     return [
         *(lines[:-1] or ["No local port is taken."]),
         *_failures(found.failures or (), names),
-        *form.accounts(census),
+        *form.accounts(census, found.left_out),
     ]
 
 
@@ -187,7 +188,7 @@ def as_json(found: Ports, census: Census) -> Iterator[str]:
     for service in found.served:
         yield form.json_line("time_wait", _service_json(service, names))
     for total in found.totals:
-        yield form.json_line("time_wait_total", _total_json(total, names, census))
+        yield form.json_line("time_wait_total", _total_json(total, names, census, found))
     for failure in found.failures or ():
         yield form.json_line("port_failure", asdict(failure))
 
@@ -232,7 +233,9 @@ def _service_json(f: TimeWaitFinding, names: dict[int, str]) -> dict[str, Any]:
     }
 
 
-def _total_json(f: TimeWaitTotal, names: dict[int, str], census: Census) -> dict[str, Any]:
+def _total_json(
+    f: TimeWaitTotal, names: dict[int, str], census: Census, found: Ports
+) -> dict[str, Any]:
     facts = census.namespaces.get(f.netns)
     return {
         "severity": f.severity.label,
@@ -249,5 +252,5 @@ def _total_json(f: TimeWaitTotal, names: dict[int, str], census: Census) -> dict
         "tw_reuse": facts.tw_reuse if facts else None,
         "mono_ns": census.mono_ns,
         "mechanism": census.mechanism,
-        "left_out": dict(census.truncated),
+        "left_out": form.left_out(census, found.left_out),
     }
