@@ -8,13 +8,9 @@ no process holds it.
 
 from __future__ import annotations
 
-import os
-import re
 import socket
 import struct
 from collections import Counter
-from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
@@ -29,6 +25,7 @@ from tracer.census import (
     USERS,
     SocketFlag,
 )
+from tracer.kernel.descriptors import descriptors
 from tracer.kernel.mechanism import Held, Walk
 from tracer.kernel.walk import OWNER_ROW
 from tracer.tcp import TcpState
@@ -48,7 +45,6 @@ _TIMER_TIME_WAIT: Final = 3
 _SKMEMINFO_DROPS: Final = 8
 _NO_COOKIE: Final = (1 << 64) - 1
 _MAPPED: Final = bytes(10) + b"\xff\xff"
-_SOCKET_LINK: Final = re.compile(r"socket:\[(\d+)\]")
 
 
 class SockDiag:
@@ -77,7 +73,7 @@ class SockDiag:
         wanted, counted, inodes = frozenset(rows), frozenset(users), self._inodes
         self._inodes = {}
         owners, connected = [], Counter[tuple[Any, ...]]()
-        for tgid, start_ns, comm, fd, ino in _descriptors():
+        for tgid, start_ns, comm, fd, ino in descriptors():
             known = inodes.get(ino)
             if known is None:
                 continue
@@ -252,28 +248,3 @@ def _drops(message: Any) -> int:
     if len(words) < 4 * (_SKMEMINFO_DROPS + 1):
         return 0
     return int(struct.unpack_from("<I", words, 4 * _SKMEMINFO_DROPS)[0])
-
-
-# tgid, start in ns, comm, fd, inode of every socket of every process.
-def _descriptors() -> Iterator[tuple[int, int, bytes, int, int]]:
-    for name in os.listdir("/proc"):  # noqa: PTH208 - names only
-        if name.isdigit():
-            with suppress(OSError):
-                yield from _of_process(name)
-
-
-def _of_process(pid: str) -> Iterator[tuple[int, int, bytes, int, int]]:
-    comm, start_ns = _stat(Path(f"/proc/{pid}/stat").read_bytes())
-    for fd in os.listdir(f"/proc/{pid}/fd"):  # noqa: PTH208 - names only
-        with suppress(OSError):
-            link = os.readlink(f"/proc/{pid}/fd/{fd}")  # noqa: PTH115 - one per descriptor
-            match = _SOCKET_LINK.fullmatch(link)
-            if match:
-                yield int(pid), start_ns, comm, int(fd), int(match[1])
-
-
-# "1 (comm) S …": the name may hold blanks and brackets; the 22nd field is the start in ticks.
-def _stat(line: bytes) -> tuple[bytes, int]:
-    comm = line[line.index(b"(") + 1 : line.rindex(b")")]
-    ticks = int(line[line.rindex(b")") + 1 :].split()[19])
-    return comm, ticks * 1_000_000_000 // os.sysconf("SC_CLK_TCK")
