@@ -36,13 +36,12 @@ def _closes() -> tuple[Values, ...]:
     )
 
 
-# What a RST of the peer's can mean; all others but one are reasons of ours to send one.
+# What a RST of the peer's can mean; all others but the first are reasons of ours to send one.
 _RECEIVED: Final = (Cause.PEER, Cause.NO_LISTENER)
-_NOT_SENT: Final = (Cause.PEER, Cause.REPAIR)
 
 
 def _resets() -> tuple[Values, ...]:
-    sent = (("sent", label_of(cause)) for cause in Cause if cause not in _NOT_SENT)
+    sent = (("sent", label_of(cause)) for cause in Cause if cause is not Cause.PEER)
     return (*sent, *(("received", label_of(cause)) for cause in _RECEIVED))
 
 

@@ -108,7 +108,6 @@ class Cause(Labelled):
     NO_LISTENER = 11
     PEER = 12
     UNKNOWN = 13
-    REPAIR = 14
 
 
 class AckFate(Labelled):

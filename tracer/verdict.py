@@ -214,7 +214,7 @@ RULES: dict[Reason, Rule] = {
     Reason.LINGER2_NEGATIVE: _ended(Kind.ABORT, Cause.FIN_WAIT2_TIMEOUT, Actor.CLOSER),
     Reason.SOCK_DESTROY: _ended(Kind.ABORT, Cause.SOCK_DESTROY, Actor.DESTROYER),
     Reason.LISTENER_CLOSED: _ended(Kind.ABORT, Cause.NO_LISTENER),
-    Reason.REPAIR: _forgotten(Cause.REPAIR, Actor.CLOSER),
+    Reason.REPAIR: _forgotten(Cause.DISCONNECT, Actor.CLOSER),
     Reason.LINGER_ZERO_SILENT: _forgotten(Cause.LINGER_ZERO, Actor.CLOSER),
     Reason.DISCONNECT_SILENT: _forgotten(Cause.DISCONNECT, Actor.DESTROYER),
     Reason.SOCK_DESTROY_SILENT: _forgotten(Cause.SOCK_DESTROY, Actor.DESTROYER),

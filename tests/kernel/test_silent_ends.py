@@ -56,7 +56,7 @@ def test_closed_in_repair_mode(unread: bool, loopback_net: Net, tracer_watch: Wa
     found = tracer_watch.wait_records(loopback_net.inums, since, 2 * COUNT)
     mine = [record for record in found if record["lport"] in ports]
     shown = {(one["kind"], one["cause"], one["rst_reason"], one["data_lost"]) for one in mine}
-    assert shown == {("abort", "repair", None, None)}
+    assert shown == {("abort", "disconnect", None, None)}
     assert len(mine) == COUNT
     assert {one["closer"]["how"] for one in mine} == {"close"}
     assert not any("rst_sent" in one["timeline_us"] for one in mine)

@@ -46,7 +46,7 @@ def test_aborts_without_a_rst_are_told_apart() -> None:
     totals.add(*closes(*[Reason.LINGER_ZERO] * 7, *[Reason.LINGER_ZERO_SILENT] * 3, Reason.REPAIR))
     seen = totals.snapshot()
     assert seen.causes[Kind.ABORT, Cause.LINGER_ZERO] == 10
-    assert seen.silent == {Cause.LINGER_ZERO: 3, Cause.REPAIR: 1}
+    assert seen.silent == {Cause.LINGER_ZERO: 3, Cause.DISCONNECT: 1}
 
 
 def test_every_reason_counts_where_its_rule_says() -> None:

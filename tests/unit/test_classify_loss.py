@@ -123,6 +123,6 @@ def test_noise_is_one_of_three() -> None:
 
 def test_a_connection_left_in_repair_mode_may_live_on() -> None:
     made = b.aborted(flags=b.OPENED | b.OWNED | ConnFlag.REPAIR, unread=5)
-    assert (b.close_of(made).cause, b.close_of(made).data_lost) == ("repair", None)
+    assert (b.close_of(made).cause, b.close_of(made).data_lost) == ("disconnect", None)
     reasons = judge(made, b.HOST)
     assert lost_early(Rows(made, np.arange(1)), reasons).tolist() == [NULL]

@@ -13,7 +13,7 @@ import pytest
 from tests.unit import builders as b
 from tracer.close import Close
 from tracer.outputs import ladder, live, topics
-from tracer.tcp import AckFlag, Cause, ConnFlag, FileRef, Handshake, Kind, RstFlag, SkFlag
+from tracer.tcp import AckFlag, Cause, FileRef, Handshake, Kind, RstFlag, SkFlag
 from tracer.tcp import TcpState as S
 
 if TYPE_CHECKING:
@@ -142,9 +142,6 @@ SPECIMENS: Final[dict[tuple[str, str], Callable[[], Records]]] = {
         rst_flags=RstFlag.SENT_ACTIVE,
         rst_sent_ns=b.CLOSED_NS,
         flags=b.OPENED | b.OWNED,
-    ),
-    ("cause", "repair"): lambda: b.aborted(
-        **CLIENT, flags=b.OPENED | b.OWNED | ConnFlag.REPAIR, rst_flags=0, rst_sent_ns=0
     ),
     ("cause", "no_listener"): refused,
     ("cause", "peer"): peer_reset,

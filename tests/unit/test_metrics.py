@@ -82,7 +82,7 @@ def test_every_verdict_has_its_series() -> None:
     possible = {(label_of(rule.kind), label_of(rule.handshake)) for rule in RULES.values()}
     assert possible <= set(CLOSES.series)
     unsent = {("sent", label_of(cause)) for cause in Cause} - set(RESETS.series)
-    assert unsent == {("sent", "peer"), ("sent", "repair")}
+    assert unsent == {("sent", "peer")}
 
 
 def test_the_page_is_up_to_date() -> None:

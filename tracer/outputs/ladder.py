@@ -194,8 +194,7 @@ def _abort(close: Close) -> Steps:
     if "rst_sent" in at:
         yield Step("out", "RST", at["rst_sent"], "CLOSE", "CLOSE")
     else:
-        words = "(nothing is sent)" if close.cause == "repair" else "(no RST seen)"
-        yield Step("", words, at.get("closed"), "CLOSE", "?")
+        yield Step("", "(no RST seen)", at.get("closed"), "CLOSE", "?")
 
 
 def _reset(close: Close) -> Steps:
