@@ -1,29 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Kinds that wait for timers of the kernel, judged side by side, while other tests run.
-
-Each lane is a process: one that is forked, for a capture or a command, holds copies of all
-descriptors of its parent until its exec. The close of a connection of another thread would then
-not be the last one, and the FIN would come when the child lets go of it.
-"""
+"""Kinds that wait for timers of the kernel, judged side by side, while other tests run."""
 
 from __future__ import annotations
 
-import atexit
 import contextlib
-import functools
-import multiprocessing
-import tempfile
-from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Self
+import json
+import queue
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import pytest
 
-from tests.kernel import kinds
-from tests.kernel.conftest import watch_of
-from tests.truth.mixed import SCENARIOS
-from tests.truth.netns import loopback
-from tests.truth.wire import wired_pair
+from tests.truth.watch import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -39,14 +29,55 @@ class Case(NamedTuple):
     server_first: bool
 
 
-class Lanes:
-    """A few processes that judge cases in turn."""
+class Lane:
+    """A process that judges (tests.kernel.lane).
+
+    A process of its own, since one that is forked, for a capture or a command, holds copies of all
+    descriptors of its parent until its exec: the close of another thread's connection would then
+    not be the last one, and the FIN would come when the child lets go of it.
+    """
 
     def __init__(self) -> None:
-        """Start none yet."""
-        self._early: dict[Case, Future[str | None]] = {}
-        # Not forked: these processes must hold nothing of the tests beside them.
-        self._pool = ProcessPoolExecutor(COUNT, multiprocessing.get_context("spawn"))
+        """Start it."""
+        command = [sys.executable, "-m", "tests.kernel.lane"]
+        # In a session of its own, where Ctrl-C does not reach it: it ends when stdin does.
+        self._process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def judge(self, case: Case) -> dict[str, Any]:
+        """Return {} where all is right, else why it was `skipped` or how it `failed`."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        print(json.dumps(case), file=self._process.stdin, flush=True)
+        answer: dict[str, Any] = json.loads(self._process.stdout.readline())
+        return answer
+
+    def close(self) -> None:
+        """Let it end by itself: its tracer must end with 0."""
+        self._process.communicate()
+        assert self._process.returncode == 0
+
+
+class Lanes:
+    """A few lanes."""
+
+    def __init__(self) -> None:
+        """Start them."""
+        self._early: dict[Case, Future[dict[str, Any]]] = {}
+        self._free: queue.SimpleQueue[Lane] = queue.SimpleQueue()
+        with contextlib.ExitStack() as stack:
+            for _ in range(COUNT):
+                lane = Lane()
+                stack.callback(lane.close)
+                self._free.put(lane)
+            self._pool = stack.enter_context(ThreadPoolExecutor(COUNT))
+            self._stack = stack.pop_all()
 
     def __enter__(self) -> Self:
         """Return self."""
@@ -55,44 +86,24 @@ class Lanes:
     def __exit__(self, *_: object) -> None:
         """Wait for what has begun, and for the lanes' ends."""
         self._pool.shutdown(cancel_futures=True)
+        self._stack.close()
 
     def begin(self, cases: Iterable[Case]) -> None:
         """Judge these in turn as lanes become free."""
         for case in cases:
-            self._early[case] = self._pool.submit(_judge, case)
+            self._early[case] = self._pool.submit(self._judge, case)
 
     def judge(self, case: Case) -> None:
-        """Raise what judging the case raised, begun before or now; skip where it cannot run."""
-        early = self._early.pop(case, None)
-        skipped = (early or self._pool.submit(_judge, case)).result()
-        if skipped is not None:
-            pytest.skip(skipped)
+        """Fail or skip as the case did, begun before or now."""
+        early = self._early.pop(case, None) or self._pool.submit(self._judge, case)
+        answer = early.result()
+        if "skipped" in answer:
+            pytest.skip(answer["skipped"])
+        assert not answer, answer["failed"]
 
-
-def _judge(case: Case) -> str | None:
-    """Return why the case cannot run here; pytest's own exceptions cross no pipe."""
-    entry = SCENARIOS[case.name]
-    try:
-        on_loopback, on_wire = _lane()
-        place = on_wire if entry.wired else on_loopback
-        kinds.judge(entry, place, server_first=case.server_first)
-    except pytest.skip.Exception as skipped:
-        return str(skipped)
-    except pytest.fail.Exception as failed:
-        raise AssertionError(str(failed)) from None
-    return None
-
-
-@functools.cache
-def _lane() -> tuple[kinds.Place, kinds.Place]:
-    """Make this process' networks, and a tracer that looks on until the process ends."""
-    with contextlib.ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fourwave-lane-")))
-        net, wired = stack.enter_context(loopback("lane")), stack.enter_context(wired_pair("lane"))
-        watch = watch_of(net, wired.net)
-        stack.callback(watch.stop)
-        atexit.register(stack.pop_all().close)
-    return (
-        kinds.Place(net, None, folder, watch),
-        kinds.Place(wired.net, wired.wire, folder, watch),
-    )
+    def _judge(self, case: Case) -> dict[str, Any]:
+        lane = self._free.get()
+        try:
+            return lane.judge(case)
+        finally:
+            self._free.put(lane)
