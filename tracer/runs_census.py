@@ -81,7 +81,7 @@ def leaks(wishes: Wishes) -> None:
             return form.as_lines(report, chosen, census, width, color=wishes.color)
 
         rows = (TcpState.LISTEN, TcpState.CLOSE_WAIT)
-        _follow(source, wishes, show, rows, meanwhile=beside.fetch if beside else None)
+        _follow(source, wishes, show, rows, beside=beside)
 
 
 def ports(wishes: Wishes) -> None:
@@ -109,8 +109,6 @@ def ports(wishes: Wishes) -> None:
 
         def show(census: Census, width: int | None) -> Iterable[str]:
             mine = asked.narrow(census)
-            if beside:
-                beside.fetch()
             owners, totals = waiting.look(mine)
             found = form.Ports(
                 chosen=_first(local.look(mine), form.SORTS[wishes.sort], wishes),
@@ -126,8 +124,7 @@ def ports(wishes: Wishes) -> None:
                 return form.as_json(found, census)
             return form.as_lines(found, census, width, color=wishes.color)
 
-        meanwhile = beside.fetch if beside else None
-        _follow(source, wishes, show, (TcpState.LISTEN,), users=True, meanwhile=meanwhile)
+        _follow(source, wishes, show, (TcpState.LISTEN,), users=True, beside=beside)
 
 
 # Whatever namespaces the census is of: a namespace that ended has no failure worth a line.
@@ -156,8 +153,6 @@ def listeners(wishes: Wishes) -> None:
         seen = beside is not None and beside.hooks(hooks.ACCEPTED)
 
         def show(census: Census, width: int | None) -> Iterable[str]:
-            if beside:
-                beside.fetch()
             left_out = {"waits for accept()": accepted.left_out}
             waits = form.Waits(accepted.found(), left_out) if seen else form.Waits()
             # Counters are split among all listeners, so all are judged and some shown.
@@ -169,8 +164,7 @@ def listeners(wishes: Wishes) -> None:
                 return form.as_json(report, chosen, census, waits)
             return form.as_lines(report, chosen, census, waits, width, color=wishes.color)
 
-        meanwhile = beside.fetch if beside else None
-        _follow(source, wishes, show, (TcpState.LISTEN,), meanwhile=meanwhile)
+        _follow(source, wishes, show, (TcpState.LISTEN,), beside=beside)
 
 
 def states(wishes: Wishes) -> None:
@@ -210,21 +204,24 @@ def censuses(
     *,
     rows: Collection[TcpState],
     users: bool,
-    meanwhile: Callable[[], object] | None = None,
+    beside: Follower | None = None,
 ) -> Iterator[tuple[Census, bool]]:
     """Take censuses on the timetable the user asked for; with each, whether it is to be shown.
 
-    An end asked for while only looking brings what was seen till then. Raises HostError.
+    What comes `beside` is fetched all the time, and last when a census has been taken. An end
+    asked for while only looking brings what was seen till then. Raises HostError.
     """
     began, every_s = time.monotonic(), max(LOOK_EVERY_MIN_S, wishes.over_s / LOOKS_OVER)
     while True:
         taken = [take(source, wishes.netns, rows, users=users)]
+        if beside is not None:
+            beside.fetch()
         left_s = began + wishes.over_s - time.monotonic()
         shown = left_s <= 0 or stop.asked
         yield taken.pop(), shown  # none is kept while the next is taken
         if stop.asked or (shown and wishes.watch_s is None):
             return
-        _nap((wishes.watch_s or 0.0) if shown else min(every_s, left_s), stop, meanwhile)
+        _nap((wishes.watch_s or 0.0) if shown else min(every_s, left_s), stop, beside)
         if shown and _asked(stop):
             return
 
@@ -257,12 +254,12 @@ def _asked(stop: Stop) -> bool:
     return stop.asked
 
 
-def _nap(pause_s: float, stop: Stop, meanwhile: Callable[[], object] | None) -> None:
+def _nap(pause_s: float, stop: Stop, beside: Follower | None) -> None:
     until = time.monotonic() + pause_s
     while not stop.asked and (left_s := until - time.monotonic()) > 0:
         time.sleep(min(NAP_S, left_s))
-        if meanwhile is not None:
-            meanwhile()
+        if beside is not None:
+            beside.fetch()
 
 
 def _follow(
@@ -272,14 +269,14 @@ def _follow(
     rows: Collection[TcpState],
     *,
     users: bool = False,
-    meanwhile: Callable[[], object] | None = None,
+    beside: Follower | None = None,
 ) -> None:
     from tracer.outputs.screen import Screen  # noqa: PLC0415
     from tracer.session_live import Stop  # noqa: PLC0415
 
     screen = Screen(sys.stdout, repaint=wishes.watch_s is not None)
     with Stop() as stop:
-        looks = censuses(source, wishes, stop, rows=rows, users=users, meanwhile=meanwhile)
+        looks = censuses(source, wishes, stop, rows=rows, users=users, beside=beside)
         for census, shown in looks:
             made = show(census, None if wishes.as_json else screen.width)
             if shown:
