@@ -4,17 +4,15 @@
 from __future__ import annotations
 
 import sys
-import time
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from tracer import runs_beside
-from tracer.errors import HostError
+from tracer import runs_beside, runs_looks
 from tracer.tcp import TcpState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
     from typing import TypeVar
 
     import numpy as np
@@ -26,16 +24,12 @@ if TYPE_CHECKING:
     from tracer.kernel.census import CensusSource
     from tracer.outputs.screen import Screen
     from tracer.runs_beside import Counted, Follower
-    from tracer.session_live import Stop
     from tracer.wire import Records
 
     Finding = TypeVar("Finding")
     # What a census comes to: lines no wider than asked for, or JSON lines.
     Form = Callable[[Census, int | None], Iterable[str]]
 
-LOOKS_OVER: Final = 12
-LOOK_EVERY_MIN_S: Final = 0.5
-NAP_S: Final = 0.05
 MS_PER_S: Final = 1_000
 
 
@@ -169,7 +163,7 @@ def listeners(wishes: Wishes) -> None:
 
 def states(wishes: Wishes) -> None:
     """Show how many sockets are in which state. Raises HostError."""
-    with attach() as source:
+    with runs_looks.attach() as source:
         from tracer.detectors.socket_states import socket_states  # noqa: PLC0415
         from tracer.outputs import census as form  # noqa: PLC0415
 
@@ -187,79 +181,7 @@ def _beside(
     stack: ExitStack, wishes: Wishes, without: str, counted: Counted | None = None
 ) -> tuple[CensusSource, Follower | None]:
     beside = runs_beside.attach(stack, without, counted) if wishes.several else None
-    return stack.enter_context(beside.census() if beside else attach()), beside
-
-
-def attach() -> CensusSource:
-    """Return this host as a source of censuses; numpy comes in while the loader works."""
-    from tracer.kernel.census import CensusSource  # noqa: PLC0415
-
-    return CensusSource(CensusSource.load())
-
-
-def censuses(
-    source: CensusSource,
-    wishes: Wishes,
-    stop: Stop,
-    *,
-    rows: Collection[TcpState],
-    users: bool,
-    beside: Follower | None = None,
-) -> Iterator[tuple[Census, bool]]:
-    """Take censuses on the timetable the user asked for; with each, whether it is to be shown.
-
-    What comes `beside` is fetched all the time, and last when a census has been taken. An end
-    asked for while only looking brings what was seen till then. Raises HostError.
-    """
-    began, every_s = time.monotonic(), max(LOOK_EVERY_MIN_S, wishes.over_s / LOOKS_OVER)
-    while True:
-        taken = [take(source, wishes.netns, rows, users=users)]
-        if beside is not None:
-            beside.fetch()
-        left_s = began + wishes.over_s - time.monotonic()
-        shown = left_s <= 0 or stop.asked
-        yield taken.pop(), shown  # none is kept while the next is taken
-        if stop.asked or (shown and wishes.watch_s is None):
-            return
-        _nap((wishes.watch_s or 0.0) if shown else min(every_s, left_s), stop, beside)
-        if shown and _asked(stop):
-            return
-
-
-def take(
-    source: CensusSource,
-    netns: Collection[int],
-    rows: Collection[TcpState],
-    *,
-    users: bool = False,
-) -> Census:
-    """Take one census of these namespaces, none: of all. Raises HostError.
-
-    `rows`: whose sockets are needed one by one; those of all others are counted only.
-    """
-    from tracer.wire_census import decode_census  # noqa: PLC0415
-
-    chosen = set(netns) or None
-    try:
-        batch = source.take(chosen, rows=rows, owners=True, users=users)
-    except OSError as error:
-        raise HostError(
-            f"cannot take a census: {error}; run it as root (sudo fourwave …)"
-        ) from error
-    return decode_census(bytes(batch.data))
-
-
-# Asked anew: it changes while we sleep.
-def _asked(stop: Stop) -> bool:
-    return stop.asked
-
-
-def _nap(pause_s: float, stop: Stop, beside: Follower | None) -> None:
-    until = time.monotonic() + pause_s
-    while not stop.asked and (left_s := until - time.monotonic()) > 0:
-        time.sleep(min(NAP_S, left_s))
-        if beside is not None:
-            beside.fetch()
+    return stack.enter_context(beside.census() if beside else runs_looks.attach()), beside
 
 
 def _follow(
@@ -276,7 +198,7 @@ def _follow(
 
     screen = Screen(sys.stdout, repaint=wishes.watch_s is not None)
     with Stop() as stop:
-        looks = censuses(source, wishes, stop, rows=rows, users=users, beside=beside)
+        looks = runs_looks.censuses(source, wishes, stop, rows=rows, users=users, beside=beside)
         for census, shown in looks:
             made = show(census, None if wishes.as_json else screen.width)
             if shown:

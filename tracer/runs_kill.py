@@ -8,7 +8,7 @@ import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from tracer import runs_census
+from tracer import runs_looks
 from tracer.errors import UsageError
 from tracer.outputs.text import plural
 from tracer.tcp import TcpState
@@ -52,7 +52,7 @@ def kill(wishes: Wishes, ask: Callable[[str], bool]) -> int:
     """
     if not wishes.netns and not any(wishes.filters.values()):
         raise UsageError("kill ends only what is named: give --pid, --comm, --port, --raddr …")
-    with runs_census.attach() as source:
+    with runs_looks.attach() as source:
         census, chosen = _choose(source, wishes)
         _tell_accounts(census)
         if not len(chosen):
@@ -73,7 +73,7 @@ def _choose(source: CensusSource, wishes: Wishes) -> tuple[Census, Rows]:
     from tracer.detectors.narrow import CensusFilter  # noqa: PLC0415
     from tracer.detectors.stale import stale  # noqa: PLC0415
 
-    census = runs_census.take(source, wishes.netns, (TcpState.LISTEN, *wishes.states))
+    census = runs_looks.take(source, wishes.netns, (TcpState.LISTEN, *wishes.states))
     older_ms = int(wishes.older_s * MS_PER_S)
     return census, stale(census, CensusFilter(**wishes.filters), wishes.states, older_ms)
 
