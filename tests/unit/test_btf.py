@@ -35,7 +35,7 @@ import random, sys
 from pathlib import Path
 from tracer.kernel.btf import Btf, BtfError
 from tracer.kernel.header import kernel_types
-from tracer.kernel.load import facts
+from tracer.kernel.facts import facts
 
 def read(path):
     try:

@@ -20,10 +20,20 @@ import pytest
 
 from tests.data.btf.blobs import BLOBS
 from tests.data.btf.make import OPTIONAL_TRACEPOINTS, TRACEPOINTS
-from tracer.kernel import bpf, capabilities, compiled, handoff, load, load_census
-from tracer.kernel.btf import KIND_FUNC, Btf
+from tracer.kernel import (
+    bpf,
+    capabilities,
+    compiled,
+    handoff,
+    load,
+    load_census,
+    load_tracepoints,
+)
+from tracer.kernel.btf import KIND_FUNC, KIND_TYPEDEF, Btf, BtfTooNewError
 from tracer.kernel.facts import facts
-from tracer.kernel.load import OPTIONAL, PROGRAMS, StageError, with_constant
+from tracer.kernel.instructions import with_constant
+from tracer.kernel.load_tracepoints import OPTIONAL, PROGRAMS
+from tracer.kernel.stages import StageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,7 +43,7 @@ KERNEL: Final = ROOT / "tracer" / "kernel"
 PROGRAM: Final = "".join(path.read_text() for path in (ROOT / "bpf").glob("*.[ch]"))
 OLDEST_PYTHON: Final = (3, 9)  # bullseye's, which BCC's module is built for there
 
-MARK: Final = load._TWIN_MARK
+MARK: Final = load_tracepoints._TWIN_MARK
 LD_IMM64, MOV_IMM, EXIT = 0x18, 0xB7, 0x95
 MAP_FD: Final = 1  # BPF_PSEUDO_MAP_FD, as the source register
 
@@ -120,8 +130,8 @@ def blob(kernel: str) -> Btf:
 
 
 def in_place_of_the_kernel(monkeypatch: pytest.MonkeyPatch, kernel: Kernel) -> None:
-    monkeypatch.setattr(load.bpf, "load_tracing", kernel.load_tracing)
-    monkeypatch.setattr(load.bpf, "attach_raw_tracepoint", kernel.attach_raw_tracepoint)
+    monkeypatch.setattr(bpf, "load_tracing", kernel.load_tracing)
+    monkeypatch.setattr(bpf, "attach_raw_tracepoint", kernel.attach_raw_tracepoint)
 
 
 @pytest.fixture
@@ -284,11 +294,26 @@ def test_a_compilers_refusal_is_a_stage(monkeypatch: pytest.MonkeyPatch) -> None
     assert not Path(os.environ["BCC_KERNEL_SOURCE"]).exists()
 
 
+def test_types_too_new_while_compiling_are_told_with_their_remedy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: object) -> None:
+        raise BtfTooNewError("a kind of type nobody knows")
+
+    monkeypatch.setattr(load, "kernel_types", fail)
+    with pytest.raises(StageError) as caught:
+        load.compile_programs(blob("6.12-amd64"), OPTIONS)
+    assert caught.value.report["stage"] == "btf_too_new"
+    assert load.load_iterators(blob("6.12-amd64"), CENSUS_OPTIONS, {})[0] == {
+        "census": caught.value.report
+    }
+
+
 def test_all_programs_are_loaded_and_attached_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     kernel, btf = Kernel(), blob("6.12-amd64")
     in_place_of_the_kernel(monkeypatch, kernel)
     module: Any = FakeBpf.__new__(FakeBpf)
-    fds = load.attach_all(module, btf)
+    fds = load_tracepoints.attach(module.dump_func, btf)
     names = [name for name, *_ in (*OPTIONAL, *PROGRAMS)]
     assert kernel.attached == names
     assert set(fds) == {f"{what}:{name}" for what in ("prog", "link") for name in names}
@@ -297,14 +322,14 @@ def test_all_programs_are_loaded_and_attached_in_order(monkeypatch: pytest.Monke
         instructions, btf_id = kernel.loaded[name]
         assert instructions.startswith(wide(int(twin)) + wide(MARK, src=MAP_FD))
         assert insn(MOV_IMM, sum(function.encode())) in instructions
-        assert btf_id == btf.find(f"btf_trace_{tracepoint}", load.KIND_TYPEDEF)
+        assert btf_id == btf.find(f"btf_trace_{tracepoint}", KIND_TYPEDEF)
 
 
 def test_a_tracepoint_a_kernel_lacks_may_be_left_out_where_it_only_adds() -> None:
     """inet_sk_error_report is of v5.14, bpf_task_pt_regs() of v5.15 and its names x86-64's."""
-    assert load.programs_for(blob("5.10-amd64")) == list(PROGRAMS)
-    assert load.programs_for(blob("6.1-amd64")) == [*OPTIONAL, *PROGRAMS]
-    assert load.programs_for(blob("6.12-arm64")) == [OPTIONAL[0], *PROGRAMS]
+    assert load_tracepoints.programs_for(blob("5.10-amd64")) == list(PROGRAMS)
+    assert load_tracepoints.programs_for(blob("6.1-amd64")) == [*OPTIONAL, *PROGRAMS]
+    assert load_tracepoints.programs_for(blob("6.12-arm64")) == [OPTIONAL[0], *PROGRAMS]
 
 
 def test_a_refused_program_is_a_stage_with_the_end_of_its_log(
@@ -314,7 +339,7 @@ def test_a_refused_program_is_a_stage_with_the_end_of_its_log(
     in_place_of_the_kernel(monkeypatch, kernel)
     module: Any = FakeBpf.__new__(FakeBpf)
     with pytest.raises(StageError) as caught:
-        load.attach_all(module, blob("6.12-amd64"))
+        load_tracepoints.attach(module.dump_func, blob("6.12-amd64"))
     report = caught.value.report
     assert (report["stage"], report["errno"]) == ("load", errno.EACCES)
     assert report["message"] == "load set_state_twin: Permission denied"
@@ -328,7 +353,7 @@ def test_a_missing_tracepoint_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(btf, "find", lambda _name, _kind: None)
     module: Any = FakeBpf.__new__(FakeBpf)
     with pytest.raises(StageError, match="no tracepoint tcp_receive_reset"):
-        load.attach_all(module, btf)
+        load_tracepoints.attach(module.dump_func, btf)
 
 
 # The program as a whole
@@ -405,7 +430,7 @@ def test_its_modules_are_of_the_oldest_python() -> None:
     """The distribution's Python may be older than ours: its syntax, annotations unread."""
     modules = reached("load")
     taking = {"source_text", "kallsyms", "btf", "facts", "header", "instructions", "bpf"}
-    caching = {"compiled", "capabilities", "load_census"}
+    caching = {"compiled", "capabilities", "load_census", "load_tracepoints"}
     hooking = {"hooking", "hooks", "kprobe"}
     assert modules == {"load", *taking, *caching, "stages", "handoff", *hooking}
     for name in modules:

@@ -18,48 +18,30 @@ import shutil
 import socket
 import sys
 import tempfile
-import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tracer.kernel import bpf, compiled, handoff, load_census
-from tracer.kernel.btf import KIND_TYPEDEF, Btf, BtfError
+from tracer.kernel import bpf, compiled, handoff, load_census, load_tracepoints
+from tracer.kernel.btf import Btf, BtfError
 from tracer.kernel.capabilities import allow_locked_memory, check_privilege
-from tracer.kernel.facts import facts, knows_sender
+from tracer.kernel.facts import facts
 from tracer.kernel.header import MEMBERS, kernel_types
 from tracer.kernel.hooking import attach_hooks
-from tracer.kernel.instructions import with_constant, with_maps
+from tracer.kernel.instructions import with_maps
 from tracer.kernel.kallsyms import shorten_kallsyms
 from tracer.kernel.source_text import assemble, make_kernel_tree
-from tracer.kernel.stages import StageError, refused
+from tracer.kernel.stages import StageError, refused, unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import ModuleType
 
     from tracer.kernel.compiled import Module
-# (name in the manifest, function, tracepoint, is the twin): in the order they are attached.
-# A twin must come after its first copy: it looks at what that one has done. The changes of
-# state come last: a close they report has all other evidence it could have.
-PROGRAMS = (
-    ("receive_reset", "on_receive_reset", "tcp_receive_reset", False),
-    ("receive_reset_twin", "on_receive_reset", "tcp_receive_reset", True),
-    ("send_reset", "on_send_reset", "tcp_send_reset", False),
-    ("send_reset_twin", "on_send_reset", "tcp_send_reset", True),
-    ("set_state", "on_set_state", "inet_sock_set_state", False),
-    ("set_state_twin", "on_set_state", "inet_sock_set_state", True),
-)
-# Left out where the kernel has no such tracepoint: they only add to what a record says.
-# Linux commit e6a3e4434000 ("net: sock: add trace for socket errors") (in v5.14).
-OPTIONAL = (
-    ("error_report", "on_error_report", "inet_sk_error_report", False),
-    ("signal", "on_signal", "signal_generate", False),
-)
+
 # No warnings about BCC's own headers, and nothing for a debugger.
 QUIET = ("-Wno-everything", "-g0")
-_TWIN_MARK = 0x7477696E  # is_twin() in teardown.bpf.c
 
 
 def main(argv: list[str]) -> int:
@@ -107,11 +89,11 @@ def load_teardown(
     fds["prog:sweep"] = load_sweep(module)
     hooks, hook_fds = attach_hooks(module.dump_func, btf)
     fds.update(hook_fds)
-    fds.update(attach_all(module, btf))
+    fds.update(load_tracepoints.attach(module.dump_func, btf))
     reset_reasons = {number: name for name, number in btf.enum("sk_rst_reason").items()}
     return {
         **made_by,
-        "programs": [name for name, *_ in programs_for(btf)],
+        "programs": [name for name, *_ in load_tracepoints.programs_for(btf)],
         "mechanism": "tp_btf",
         "hooks": hooks,
         **{name: options[name] for name in ("rings", "slots", "conn_max", "cpu_slots")},
@@ -142,7 +124,7 @@ def load_iterators(
     except bpf.LoadError as error:
         return {"census": refused(error).report}, {}
     except BtfError as error:
-        return {"census": StageError("btf", str(error)).report}, {}
+        return {"census": unreadable(error).report}, {}
 
 
 def import_bcc() -> ModuleType:
@@ -174,7 +156,7 @@ def read_btf() -> Btf:
     try:
         return Btf()
     except BtfError as error:
-        raise StageError(error.stage, str(error)) from error
+        raise unreadable(error) from error
 
 
 def compile_programs(btf: Btf, options: dict[str, Any]) -> tuple[Module, dict[str, Any]]:
@@ -202,7 +184,7 @@ def compile_text(
         types = kernel_types(btf, members)
         text = assemble(Path(options["bpf_dir"]), main, types, facts(btf))
     except BtfError as error:
-        raise StageError("btf", str(error)) from error
+        raise unreadable(error) from error
     compiler, cflags = bcc_file(), [*macros, *QUIET]
     key = compiled.fingerprint(text, cflags, compiler)
     name = main + variant
@@ -251,67 +233,6 @@ def load_sweep(module: Module) -> int:
         return bpf.load_for_test_run("sweep", module.dump_func(b"on_sweep"))
     except bpf.LoadError as error:
         raise refused(error) from error
-
-
-def programs_for(btf: Btf) -> list[tuple[str, str, str, bool]]:
-    """Return the programs this kernel can run, in the order they are attached."""
-    there = [program for program in OPTIONAL if _tracepoint(btf, program[2]) is not None]
-    return [one for one in there if one[0] != "signal" or knows_sender(btf)] + [*PROGRAMS]
-
-
-def _tracepoint(btf: Btf, name: str) -> int | None:
-    return btf.find(f"btf_trace_{name}", KIND_TYPEDEF)
-
-
-def attach_all(module: Module, btf: Btf) -> dict[str, int]:
-    """Load and attach every program; return program and link descriptors by name."""
-    loads = [Load(module, btf, *program) for program in programs_for(btf)]
-    for load_ in loads:
-        load_.start()
-    fds = {}
-    for load_ in loads:
-        fds[f"prog:{load_.name}"] = load_.result()
-    for load_ in loads:
-        name = load_.name
-        try:
-            fds[f"link:{name}"] = bpf.attach_raw_tracepoint(name, fds[f"prog:{name}"])
-        except bpf.LoadError as error:
-            raise refused(error) from error
-    return fds
-
-
-class Load(threading.Thread):
-    """One program on its way through the verifier, which takes a tenth of the start.
-
-    The kernel verifies several at once, and the system call lets other threads run.
-    """
-
-    def __init__(
-        self, module: Module, btf: Btf, name: str, function: str, tracepoint: str, twin: bool
-    ) -> None:
-        """Look everything up; raises StageError when this kernel has no such tracepoint."""
-        super().__init__(name=name, daemon=True)
-        btf_id = _tracepoint(btf, tracepoint)
-        if btf_id is None:
-            raise StageError("btf", f"this kernel has no tracepoint {tracepoint}")
-        self._btf_id = btf_id
-        self._code = with_constant(module.dump_func(function.encode()), _TWIN_MARK, int(twin))
-        self._fd = -1
-        self._error: bpf.LoadError | None = None
-
-    def run(self) -> None:
-        """Load; called by start()."""
-        try:
-            self._fd = bpf.load_tracing(self.name, self._code, self._btf_id)
-        except bpf.LoadError as error:
-            self._error = error
-
-    def result(self) -> int:
-        """Return the program's descriptor once it is loaded. Raises StageError."""
-        self.join()
-        if self._error is not None:
-            raise refused(self._error) from self._error
-        return self._fd
 
 
 SETS = {"teardown": load_teardown, "census": load_iterators}

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tracer.kernel import bpf
+    from tracer.kernel.btf import BtfError
 
-__all__ = ("StageError", "refused")
+__all__ = ("StageError", "refused", "unreadable")
 
 
 class StageError(Exception):
@@ -24,3 +25,8 @@ def refused(error: bpf.LoadError) -> StageError:
     return StageError(
         "load", f"{error.filename}: {error.strerror}", error.errno or 0, error.log[-2000:]
     )
+
+
+def unreadable(error: BtfError) -> StageError:
+    """Return what to report when the kernel's types cannot be used."""
+    return StageError(error.stage, str(error))
