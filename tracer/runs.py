@@ -169,6 +169,7 @@ def _in_force(source: KernelSource) -> str:
     words = [str(source.manifest["mechanism"]), _evidence(source.manifest["hooks"])]
     if not source.host.rst_reasons:
         words.append("no reset reasons on this kernel")
+    words += [_LEFT_OUT[program] for program in source.manifest["left_out"]]
     return ", ".join(words)
 
 
@@ -177,6 +178,13 @@ def _evidence(hooks: list[dict[str, Any]]) -> str:
     words = " and ".join(["evidence by counters", *seen])
     unseen = [_HOOKED[hook["hook"]] for hook in hooks if not hook["functions"]]
     return f"{words}, no hook for {' or '.join(unseen)}" if unseen else words
+
+
+# By the program the kernel refuses or lacks something for.
+_LEFT_OUT: Final = {
+    "error_report": "no errors from before the end",
+    "signal": "no SIGPIPE by connection",
+}
 
 
 # What a hook would tell the time or the course of.

@@ -127,6 +127,9 @@ def _hooks(manifest: Mapping[str, Any], host: HostFacts) -> Iterator[Labels]:
     yield "resets", mechanism, ""
     for hook in manifest["hooks"]:
         yield str(hook["hook"]), harmless(str(hook["mechanism"])), harmless(str(hook["reason"]))
+    for program, told in (("error_report", "socket_errors"), ("signal", "sigpipe")):
+        reason = manifest["left_out"].get(program, "")
+        yield told, "none" if reason else mechanism, harmless(reason)
     if host.rst_reasons:
         yield "reset_reason", "kernel", ""
     else:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.kernel import refusing
 from tests.truth.icmp import host_unreachable
 from tests.truth.packets import ACK
 from tests.truth.scenario import Stage
@@ -17,6 +18,8 @@ from tests.truth.sockets import Flavour, read_eof, read_exactly
 from tests.truth.wire import Mode, wait_until
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.truth.watch import Watch
     from tests.truth.wire import WiredNet
 
@@ -30,7 +33,29 @@ WORDS = b"words"
 
 def test_an_icmp_error_that_was_taken(wired_net: WiredNet, tracer_watch: Watch) -> None:
     """With IP_RECVERR it is told at once; the connection goes on and ends in order."""
-    wire, since = wired_net.wire, tracer_watch.mark()
+    assert errors_kept(wired_net, tracer_watch) == {
+        "active": ["EHOSTUNREACH"] * COUNT,
+        "passive": [None] * COUNT,
+    }
+
+
+def test_without_its_program_such_an_error_is_not_known(
+    wired_net: WiredNet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All else is traced, and what is missing is said at once."""
+    refusing.refuse("error_report", tmp_path, monkeypatch)
+    watch = refusing.watch(wired_net.net)
+    try:
+        kept = errors_kept(wired_net, watch)
+    finally:
+        watch.stop()
+    assert kept == {"active": [None] * COUNT, "passive": [None] * COUNT}
+    assert any("no errors from before the end" in line for line in watch.errors)
+
+
+def errors_kept(wired_net: WiredNet, watch: Watch) -> dict[str, list[str | None]]:
+    """Have one end of connections take an error and go on; return `err` by kind of the ends."""
+    wire, since = wired_net.wire, watch.mark()
     with contextlib.closing(Stage(wired_net.net, Flavour.V4, COUNT, wire=wire)) as stage:
         pairs = stage.quiet()
         for pair in pairs:
@@ -49,9 +74,8 @@ def test_an_icmp_error_that_was_taken(wired_net: WiredNet, tracer_watch: Watch) 
             read_eof(pair.second)
             pair.second.close()
     assert told == [errno.EHOSTUNREACH] * COUNT
-    records = tracer_watch.wait_records(wired_net.net.inums, since, 2 * COUNT)
-    errors = {kind: [r["err"] for r in records if r["kind"] == kind] for kind in KINDS}
-    assert errors == {"active": ["EHOSTUNREACH"] * COUNT, "passive": [None] * COUNT}
+    records = watch.wait_records(wired_net.net.inums, since, 2 * COUNT)
+    return {kind: [r["err"] for r in records if r["kind"] == kind] for kind in KINDS}
 
 
 def take_error(sock: socket.socket) -> int:

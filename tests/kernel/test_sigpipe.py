@@ -7,11 +7,14 @@ import contextlib
 import os
 import signal
 import socket
+import subprocess
+import sys
 import tempfile
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.kernel import refusing
 from tests.truth.scenario import Stage
 from tests.truth.sockets import Flavour, read_eof, set_linger_zero
 from tracer.kernel.btf import Btf
@@ -19,6 +22,7 @@ from tracer.kernel.facts import knows_sender
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from tests.truth.compare import Record
     from tests.truth.netns import Net
@@ -91,6 +95,24 @@ def test_a_send_after_our_own_fin(name: str, loopback_net: Net, tracer_watch: Wa
     found = records(loopback_net, tracer_watch, lambda pair: send_after_shutdown(pair, SENDS[name]))
     assert [one["sigpipe"] for one in found.values()] == [True] * COUNT
     assert all(one["why"].endswith("; a send raised SIGPIPE") for one in found.values())
+
+
+def test_without_its_program_no_sigpipe_is_known(
+    loopback_net: Net, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All else is traced; what is missing is said at once, and why by `doctor`."""
+    refusing.refuse("signal", tmp_path, monkeypatch)
+    watch = refusing.watch(loopback_net)
+    try:
+        found = records(loopback_net, watch, lambda pair: send_after_shutdown(pair, SENDS["write"]))
+    finally:
+        watch.stop()
+    assert [(one["kind"], one["sigpipe"]) for one in found.values()] == [("active", None)] * COUNT
+    assert any("no SIGPIPE by connection" in line for line in watch.errors)
+    doctor = subprocess.run(
+        [sys.executable, "-m", "tracer", "doctor"], capture_output=True, text=True, check=False
+    )
+    assert "SIGPIPE not told by connection (load signal: " in " ".join(doctor.stdout.split())
 
 
 def test_a_send_after_the_peers_reset(loopback_net: Net, tracer_watch: Watch) -> None:

@@ -91,20 +91,22 @@ class RefusingBpf:
 class Kernel:
     """In place of bpf(2): keeps what is loaded and attached, in order."""
 
-    def __init__(self, refuse: str | None = None) -> None:
+    def __init__(self, refuse: str | None = None, what: str = "load") -> None:
         self.loaded: dict[str, tuple[bytes, int]] = {}
         self.attached: list[str] = []
-        self._refuse = refuse
+        self._refuse = what, refuse
 
     def load_tracing(self, name: str, instructions: bytes, attach_btf_id: int) -> int:
         """Return a number as a descriptor."""
-        if name == self._refuse:
+        if ("load", name) == self._refuse:
             raise bpf.LoadError(errno.EACCES, f"load {name}", "x" * 5000 + "R1 invalid mem access")
         self.loaded[name] = (instructions, attach_btf_id)
         return 100 + len(self.loaded)
 
     def attach_raw_tracepoint(self, name: str, prog_fd: int) -> int:
         """Return a number as a descriptor."""
+        if ("attach", name) == self._refuse:
+            raise bpf.LoadError(errno.EACCES, f"attach {name}")
         self.attached.append(name)
         return prog_fd + 100
 
@@ -313,7 +315,8 @@ def test_all_programs_are_loaded_and_attached_in_order(monkeypatch: pytest.Monke
     kernel, btf = Kernel(), blob("6.12-amd64")
     in_place_of_the_kernel(monkeypatch, kernel)
     module: Any = FakeBpf.__new__(FakeBpf)
-    fds = load_tracepoints.attach(module.dump_func, btf)
+    left_out, fds = load_tracepoints.attach(module.dump_func, btf)
+    assert left_out == {}
     names = [name for name, *_ in (*OPTIONAL, *PROGRAMS)]
     assert kernel.attached == names
     assert set(fds) == {f"{what}:{name}" for what in ("prog", "link") for name in names}
@@ -327,9 +330,33 @@ def test_all_programs_are_loaded_and_attached_in_order(monkeypatch: pytest.Monke
 
 def test_a_tracepoint_a_kernel_lacks_may_be_left_out_where_it_only_adds() -> None:
     """inet_sk_error_report is of v5.14, bpf_task_pt_regs() of v5.15 and its names x86-64's."""
-    assert load_tracepoints.programs_for(blob("5.10-amd64")) == list(PROGRAMS)
-    assert load_tracepoints.programs_for(blob("6.1-amd64")) == [*OPTIONAL, *PROGRAMS]
-    assert load_tracepoints.programs_for(blob("6.12-arm64")) == [OPTIONAL[0], *PROGRAMS]
+    assert set(load_tracepoints.lacking(blob("5.10-amd64"))) == {"error_report", "signal"}
+    assert load_tracepoints.lacking(blob("6.1-amd64")) == {}
+    assert set(load_tracepoints.lacking(blob("6.12-arm64"))) == {"signal"}
+
+
+@pytest.mark.parametrize("refused", [name for name, *_ in OPTIONAL])
+@pytest.mark.parametrize("what", ["load", "attach"])
+def test_what_only_adds_is_left_out_where_it_is_refused(
+    what: str, refused: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernel = Kernel(refuse=refused, what=what)
+    in_place_of_the_kernel(monkeypatch, kernel)
+    module: Any = FakeBpf.__new__(FakeBpf)
+    left_out, fds = load_tracepoints.attach(module.dump_func, blob("6.12-amd64"))
+    assert left_out == {refused: f"{what} {refused}: Permission denied"}
+    names = [name for name, *_ in (*OPTIONAL, *PROGRAMS) if name != refused]
+    assert set(fds) == {f"{what}:{name}" for what in ("prog", "link") for name in names}
+    assert kernel.attached == names
+
+
+def test_without_a_program_that_follows_states_nothing_is_traced(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    in_place_of_the_kernel(monkeypatch, Kernel(refuse="set_state", what="attach"))
+    module: Any = FakeBpf.__new__(FakeBpf)
+    with pytest.raises(StageError, match="attach set_state: Permission denied"):
+        load_tracepoints.attach(module.dump_func, blob("6.12-amd64"))
 
 
 def test_a_refused_program_is_a_stage_with_the_end_of_its_log(

@@ -19,7 +19,12 @@ if TYPE_CHECKING:
     from tracer.metrics_declaration import Metric
     from tracer.samples import Labels
 
-MANIFEST: dict[str, Any] = {"mechanism": "tp_btf", "hooks": [], "bcc_version": "0"}
+MANIFEST: dict[str, Any] = {
+    "mechanism": "tp_btf",
+    "hooks": [],
+    "left_out": {"signal": "load signal: Permission denied"},
+    "bcc_version": "0",
+}
 TIMER = {"ack_flags": 0x30, "fin_clock_10us": 4_000}
 FROM_CLOSES = (
     metrics.STRAY_RESETS,
@@ -97,6 +102,12 @@ def test_what_became_of_time_wait_is_absent_without_a_hook() -> None:
     assert set(series[metrics.TIME_WAIT_CHANGES.name]) == set(metrics.TIME_WAIT_CHANGES.series)
     changes = {"peer_fin": 3, "restarted_by_fin": 1, "reused": 7}
     assert counted(metrics.TIME_WAIT_CHANGES, series) == changes
+
+
+def test_what_evidence_rests_on_is_told_with_what_is_left_out() -> None:
+    told = samples_of()[metrics.HOOK.name]
+    assert ("socket_errors", "tp_btf", "") in told
+    assert ("sigpipe", "none", "load signal: Permission denied") in told
 
 
 @pytest.mark.parametrize("mechanism", ["fentry", "none"])

@@ -89,11 +89,13 @@ def load_teardown(
     fds["prog:sweep"] = load_sweep(module)
     hooks, hook_fds = attach_hooks(module.dump_func, btf)
     fds.update(hook_fds)
-    fds.update(load_tracepoints.attach(module.dump_func, btf))
+    left_out, tracepoint_fds = load_tracepoints.attach(module.dump_func, btf)
+    fds.update(tracepoint_fds)
     reset_reasons = {number: name for name, number in btf.enum("sk_rst_reason").items()}
     return {
         **made_by,
-        "programs": [name for name, *_ in load_tracepoints.programs_for(btf)],
+        "programs": [name.removeprefix("prog:") for name in tracepoint_fds if "prog:" in name],
+        "left_out": left_out,
         "mechanism": "tp_btf",
         "hooks": hooks,
         **{name: options[name] for name in ("rings", "slots", "conn_max", "cpu_slots")},

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from tracer.kernel.btf import Btf
 
-__all__ = ("OPTIONAL", "PROGRAMS", "attach", "programs_for")
+__all__ = ("OPTIONAL", "PROGRAMS", "attach", "lacking")
 
 # (name in the manifest, function, tracepoint, is the twin): in the order they are attached.
 # A twin must come after its first copy: it looks at what that one has done. The changes of
@@ -30,7 +30,7 @@ PROGRAMS = (
     ("set_state", "on_set_state", "inet_sock_set_state", False),
     ("set_state_twin", "on_set_state", "inet_sock_set_state", True),
 )
-# Left out where the kernel has no such tracepoint: they only add to what a record says.
+# They only add to what a record says: left out where the kernel lacks what they need, or refuses.
 # Linux commit e6a3e4434000 ("net: sock: add trace for socket errors") (in v5.14).
 OPTIONAL = (
     ("error_report", "on_error_report", "inet_sk_error_report", False),
@@ -39,34 +39,52 @@ OPTIONAL = (
 _TWIN_MARK = 0x7477696E  # is_twin() in teardown.bpf.c
 
 
-def programs_for(btf: Btf) -> list[tuple[str, str, str, bool]]:
-    """Return the programs this kernel can run, in the order they are attached."""
-    there = [program for program in OPTIONAL if _tracepoint(btf, program[2]) is not None]
-    return [one for one in there if one[0] != "signal" or knows_sender(btf)] + [*PROGRAMS]
+def attach(code_of: Callable[[bytes], bytes], btf: Btf) -> tuple[dict[str, str], dict[str, int]]:
+    """Load and attach every program this kernel can run.
+
+    Return why optional ones were left out, by name, and program and link descriptors by name.
+    `code_of` gives the instructions of a function in bpf/. Raises StageError.
+    """
+    left_out, fds = lacking(btf), {}
+    programs = (program for program in (*OPTIONAL, *PROGRAMS) if program[0] not in left_out)
+    loads = [Load(code_of, btf, *program) for program in programs]
+    for load_ in loads:
+        load_.start()
+    for load_ in loads:
+        try:
+            fds[f"prog:{load_.name}"] = load_.result()
+        except bpf.LoadError as error:
+            _leave_out(load_.name, error, left_out)
+    for name in [load_.name for load_ in loads if load_.name not in left_out]:
+        try:
+            fds[f"link:{name}"] = bpf.attach_raw_tracepoint(name, fds[f"prog:{name}"])
+        except bpf.LoadError as error:
+            _leave_out(name, error, left_out)
+            del fds[f"prog:{name}"]  # closed with this process
+    return left_out, fds
+
+
+def lacking(btf: Btf) -> dict[str, str]:
+    """Return by name which optional programs this kernel lacks something for, and what."""
+    without = {
+        name: f"the kernel has no tracepoint {tracepoint}"
+        for name, _, tracepoint, _ in OPTIONAL
+        if _tracepoint(btf, tracepoint) is None
+    }
+    if not knows_sender(btf):
+        without.setdefault("signal", "needs x86-64 and a kernel of 5.15 or later")
+    return without
 
 
 def _tracepoint(btf: Btf, name: str) -> int | None:
     return btf.find(f"btf_trace_{name}", KIND_TYPEDEF)
 
 
-def attach(code_of: Callable[[bytes], bytes], btf: Btf) -> dict[str, int]:
-    """Load and attach every program; return program and link descriptors by name.
-
-    `code_of` gives the instructions of a function in bpf/. Raises StageError.
-    """
-    loads = [Load(code_of, btf, *program) for program in programs_for(btf)]
-    for load_ in loads:
-        load_.start()
-    fds = {}
-    for load_ in loads:
-        fds[f"prog:{load_.name}"] = load_.result()
-    for load_ in loads:
-        name = load_.name
-        try:
-            fds[f"link:{name}"] = bpf.attach_raw_tracepoint(name, fds[f"prog:{name}"])
-        except bpf.LoadError as error:
-            raise refused(error) from error
-    return fds
+# Raises StageError where nothing can be traced without it.
+def _leave_out(name: str, error: bpf.LoadError, left_out: dict[str, str]) -> None:
+    if name not in {one for one, *_ in OPTIONAL}:
+        raise refused(error) from error
+    left_out[name] = f"{error.filename}: {error.strerror}"
 
 
 class Load(threading.Thread):
@@ -102,8 +120,8 @@ class Load(threading.Thread):
             self._error = error
 
     def result(self) -> int:
-        """Return the program's descriptor once it is loaded. Raises StageError."""
+        """Return the program's descriptor once it is loaded. Raises LoadError."""
         self.join()
         if self._error is not None:
-            raise refused(self._error) from self._error
+            raise self._error
         return self._fd

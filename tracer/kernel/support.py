@@ -141,7 +141,7 @@ def _loaded_facts(manifest: dict[str, Any], counters: dict[str, Any], hz: int) -
     yield Fact("attach", True, f"{programs}, {by}, {when}")
     yield from map(_hook, manifest["hooks"])
     yield _reset_reasons(manifest)
-    yield _sigpipe(manifest)
+    yield from _added(manifest["left_out"])
     yield _misses(counters)
     rings = f"{manifest['rings']} of {manifest['ring_bytes'] >> 10} KiB"
     yield Fact("ring", True, f"{rings}, {manifest['conn_max']} connections at most")
@@ -218,11 +218,27 @@ def _reset_reasons(manifest: dict[str, Any]) -> Fact:
     )
 
 
-def _sigpipe(manifest: dict[str, Any]) -> Fact:
-    if "signal" in manifest["programs"]:
-        return Fact("SIGPIPE", True, "told by connection: the signal, and the sender's descriptor")
-    why = "not told by connection: needs x86-64 and a kernel of 5.15 or later"
-    return Fact("SIGPIPE", None, why)
+# What programs tell that others can do without; `left_out`: why, by program.
+def _added(left_out: dict[str, str]) -> Iterator[Fact]:
+    for program, (name, told, untold) in _ADDED.items():
+        if program in left_out:
+            yield Fact(name, None, f"{untold} ({left_out[program]})")
+        else:
+            yield Fact(name, True, told)
+
+
+_ADDED: Final = {
+    "error_report": (
+        "socket errors",
+        "the first one the application was told is kept",
+        "only one that is still there at the end is known",
+    ),
+    "signal": (
+        "SIGPIPE",
+        "told by connection: the signal, and the sender's descriptor",
+        "not told by connection",
+    ),
+}
 
 
 def _misses(counters: dict[str, Any]) -> Fact:
