@@ -14,7 +14,6 @@ import os
 import statistics
 import subprocess
 import sys
-import threading
 import time
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -23,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from tests.bench import load, meters
+from tests.bench.timetable import on_timetable
 from tests.truth.netns import namespace
 from tracer.kernel.census import CensusSource
 from tracer.wire_census import decode_census
@@ -134,7 +134,7 @@ def of_traffic(
             trips: dict[str, list[dict[str, float]]] = {name: [] for name in arms}
             for number in range(rounds):
                 for name in list(arms)[:: 1 if number % 2 else -1]:
-                    with on_timetable(arms[name]):
+                    with on_timetable(TIMETABLE_S, arms[name]):
                         trips[name].append(round_trips(command))
     return {
         "sockets": 2 * connections,
@@ -187,24 +187,6 @@ def peak_mb(ns: Namespace, view: str) -> float:
         process.stdout.read()
     line = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
     return round(int(line.split()[1]) / 1024, 1)
-
-
-@contextmanager
-def on_timetable(work: Callable[[], object]) -> Iterator[None]:
-    """Do it every second meanwhile."""
-    done = threading.Event()
-
-    def run() -> None:
-        while not done.wait(TIMETABLE_S):
-            work()
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
 
 
 def round_trips(command: list[str]) -> dict[str, float]:

@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 import urllib.request
 from contextlib import contextmanager, nullcontext
@@ -18,9 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from tests.bench import meters, peers
+from tests.bench.timetable import on_timetable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
 READY_SECONDS: Final = 60.0  # bpftrace and bcc compile for seconds on a slow machine
 STOP_SECONDS: Final = 30.0
@@ -194,19 +195,9 @@ def running(contender: Contender, scratch: Path) -> Iterator[Running]:
         process.stop()
 
 
-@contextmanager
-def _scraping(url: str) -> Iterator[None]:
-    done = threading.Event()
-
+def _scraping(url: str) -> AbstractContextManager[None]:
     def scrape() -> None:
-        while not done.wait(SCRAPE_EVERY_SECONDS):
-            with urllib.request.urlopen(url, timeout=10) as answer:  # noqa: S310
-                answer.read()
+        with urllib.request.urlopen(url, timeout=10) as answer:  # noqa: S310
+            answer.read()
 
-    thread = threading.Thread(target=scrape)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
+    return on_timetable(SCRAPE_EVERY_SECONDS, scrape)

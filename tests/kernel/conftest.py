@@ -11,6 +11,7 @@ from tests.conftest import skip_or_fail
 from tests.truth.netns import loopback, veth_pair
 from tests.truth.watch import HostLacksError, Watch
 from tests.truth.wire import wired_pair
+from tracer.errors import HostError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from tests.truth.netns import Net
     from tests.truth.wire import WiredNet
     from tracer.kernel.census import CensusSource
+    from tracer.kernel.source import KernelSource
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +45,17 @@ def watch_of(*nets: Net) -> Watch:
     try:
         return Watch([word for inum in inums for word in ("--netns", str(inum))])
     except HostLacksError as error:
+        skip_or_fail(str(error))
+        raise
+
+
+def attached() -> KernelSource:
+    """Attach the programs, or skip where this host lacks something."""
+    from tracer.kernel.source import KernelSource  # noqa: PLC0415 - numpy and the loader
+
+    try:
+        return KernelSource(KernelSource.load())
+    except HostError as error:
         skip_or_fail(str(error))
         raise
 

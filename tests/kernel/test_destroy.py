@@ -15,7 +15,6 @@ from tests.conftest import skip_or_fail
 from tests.truth.netns import namespace
 from tests.truth.standing import proc_net_tcp
 from tests.truth.wire import wait_until
-from tracer.kernel.census import CensusSource
 from tracer.kernel.destroy import destroy, explain
 from tracer.tcp import TcpState
 from tracer.wire_census import decode_census
@@ -25,17 +24,11 @@ if TYPE_CHECKING:
 
     from tests.truth.netns import Namespace
     from tracer.census import Census
+    from tracer.kernel.census import CensusSource
 
 pytestmark = pytest.mark.kernel
 
 Ends = tuple[socket.socket, socket.socket]
-
-
-@pytest.fixture(scope="module")
-def source() -> Iterator[CensusSource]:
-    """A census of either kind."""
-    with CensusSource(CensusSource.load()) as source:
-        yield source
 
 
 @contextlib.contextmanager
@@ -68,13 +61,15 @@ def take(source: CensusSource, ns: Namespace) -> Census:
         (socket.AF_INET6, "::ffff:127.0.0.1"),
     ],
 )
-def test_the_named_socket_alone_is_ended(source: CensusSource, family: int, host: str) -> None:
+def test_the_named_socket_alone_is_ended(
+    census_source: CensusSource, family: int, host: str
+) -> None:
     """Its process gets ECONNABORTED, its peer a RST; the other connection stays as it is.
 
     Reading goes on to give the end of the stream: SOCK_DONE comes before the error.
     """
     with namespace("destroy") as ns, half_closed(ns, family, host) as (doomed, spared):
-        census = take(source, ns)
+        census = take(census_source, ns)
         ino = os.fstat(doomed[1].fileno()).st_ino
         rows = census.sockets[census.sockets["ino"] == ino]
         assert rows["state"].tolist() == [TcpState.CLOSE_WAIT]
@@ -92,10 +87,10 @@ def test_the_named_socket_alone_is_ended(source: CensusSource, family: int, host
         assert destroy(rows, census.namespaces) == [errno.ENOENT]
 
 
-def test_another_cookie_is_another_socket(source: CensusSource) -> None:
+def test_another_cookie_is_another_socket(census_source: CensusSource) -> None:
     """Addresses and ports that were taken again do not name it."""
     with namespace("destroy") as ns, half_closed(ns, socket.AF_INET, "127.0.0.1") as (one, _):
-        census = take(source, ns)
+        census = take(census_source, ns)
         rows = census.sockets[census.sockets["state"] == TcpState.CLOSE_WAIT].copy()
         rows["cookie"] += 1000
         assert destroy(rows, census.namespaces) == [errno.ENOENT, errno.ENOENT]
@@ -103,17 +98,17 @@ def test_another_cookie_is_another_socket(source: CensusSource) -> None:
         assert one[0].recv(8) == b"alive"
 
 
-def test_a_namespace_of_another_census_is_not_entered(source: CensusSource) -> None:
+def test_a_namespace_of_another_census_is_not_entered(census_source: CensusSource) -> None:
     """Without its facts nothing is done."""
     with namespace("destroy") as ns, half_closed(ns, socket.AF_INET, "127.0.0.1"):
-        census = take(source, ns)
+        census = take(census_source, ns)
         assert set(destroy(census.sockets, {})) == {errno.ENOENT}
 
 
-def test_without_the_right_it_says_so(source: CensusSource) -> None:
+def test_without_the_right_it_says_so(census_source: CensusSource) -> None:
     """A child without CAP_NET_ADMIN is told EPERM."""
     with namespace("destroy") as ns, half_closed(ns, socket.AF_INET, "127.0.0.1") as (one, _):
-        census = take(source, ns)
+        census = take(census_source, ns)
         rows = census.sockets[census.sockets["state"] == TcpState.CLOSE_WAIT]
         pid = os.fork()
         if not pid:

@@ -25,6 +25,7 @@ from tests.truth.wire import Mode
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from tests.truth.compare import Record
     from tests.truth.netns import Net
     from tests.truth.sockets import Pair
     from tests.truth.watch import Watch
@@ -36,6 +37,15 @@ TCP_REPAIR = 19
 """include/uapi/linux/tcp.h."""
 COUNT = 5
 WORDS = b"words"
+
+
+def ends_at(ports: set[int], watch: Watch, net: Net, since: int) -> list[Record]:
+    """Return the records of the ends with these ports: one of each pair, and no RST was seen."""
+    found = watch.wait_records(net.inums, since, 2 * COUNT)
+    mine = [record for record in found if record["lport"] in ports]
+    assert len(mine) == COUNT
+    assert not any("rst_sent" in one["timeline_us"] for one in mine)
+    return mine
 
 
 @pytest.mark.parametrize("unread", [False, True])
@@ -53,13 +63,10 @@ def test_closed_in_repair_mode(unread: bool, loopback_net: Net, tracer_watch: Wa
             set_linger_zero(pair.second)
             pair.second.close()
     ports = {pair.made.client[1] for pair in pairs}
-    found = tracer_watch.wait_records(loopback_net.inums, since, 2 * COUNT)
-    mine = [record for record in found if record["lport"] in ports]
+    mine = ends_at(ports, tracer_watch, loopback_net, since)
     shown = {(one["kind"], one["cause"], one["rst_reason"], one["data_lost"]) for one in mine}
     assert shown == {("abort", "disconnect", None, None)}
-    assert len(mine) == COUNT
     assert {one["closer"]["how"] for one in mine} == {"close"}
-    assert not any("rst_sent" in one["timeline_us"] for one in mine)
 
 
 def thrown_away(pair: Pair, _net: Net) -> None:
@@ -115,10 +122,7 @@ def test_given_up_in_last_ack(
         wire.drain()
         wire.set_mode(Mode.PASS)
     ports = {pair.made.server[1] for pair in pairs}
-    found = tracer_watch.wait_records(net.inums, since, 2 * COUNT)
-    mine = [record for record in found if record["lport"] in ports]
+    mine = ends_at(ports, tracer_watch, net, since)
     shown = {(one["kind"], one["cause"], one["rst_reason"], one["data_lost"]) for one in mine}
     assert shown == {("abort", cause, None, False)}
-    assert len(mine) == COUNT
-    assert not any("rst_sent" in one["timeline_us"] for one in mine)
     assert all(words in one["why"] for one in mine)

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.conftest import skip_or_fail
+from tests.kernel.conftest import attached
 from tests.truth.sockets import Flavour
 from tests.truth.strays import knock, talk_to_mini_sockets
 from tracer.aggregator import strays_of
-from tracer.errors import HostError
-from tracer.kernel.source import KernelSource
 from tracer.tcp import Stray
 
 if TYPE_CHECKING:
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
 
     from tests.truth.netns import Net
     from tracer.aggregator import StrayReset
+    from tracer.kernel.source import KernelSource
 
 pytestmark = pytest.mark.kernel
 
@@ -30,12 +30,7 @@ COUNT = 23
 @pytest.fixture(scope="module")
 def source() -> Iterator[KernelSource]:
     """The programs, attached."""
-    try:
-        loaded = KernelSource(KernelSource.load())
-    except HostError as error:
-        skip_or_fail(str(error))
-        raise
-    with loaded:
+    with attached() as loaded:
         if not loaded.host.rst_reasons:
             skip_or_fail("before v6.10 tcp_send_reset tells of RSTs of whole sockets only")
         yield loaded

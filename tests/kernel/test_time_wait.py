@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.conftest import skip_or_fail
+from tests.kernel.conftest import attached
 from tests.truth.mixed import SCENARIOS
 from tests.truth.netns import loopback
 from tests.truth.scenario import Stage
@@ -21,9 +21,7 @@ from tests.truth.sockets import DELAYED_ACK_S, Flavour, read_eof
 from tests.truth.strays import talk_to_mini_sockets
 from tests.truth.wire import wait_until
 from tracer.aggregator import changes_of
-from tracer.errors import HostError
 from tracer.kernel import hooks
-from tracer.kernel.source import KernelSource
 from tracer.tcp import TimeWaitChange as Change
 
 if TYPE_CHECKING:
@@ -31,6 +29,7 @@ if TYPE_CHECKING:
 
     from tests.truth.netns import Net
     from tests.truth.wire import WiredNet
+    from tracer.kernel.source import KernelSource
 
 pytestmark = pytest.mark.kernel
 
@@ -44,11 +43,7 @@ def source(request: pytest.FixtureRequest) -> Iterator[KernelSource]:
     """The programs, attached by one mechanism."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FOURWAVE_HOOKS", request.param)
-        try:
-            loaded = KernelSource(KernelSource.load())
-        except HostError as error:
-            skip_or_fail(str(error))
-            raise
+        loaded = attached()
     with loaded:
         (hook,) = (h for h in loaded.manifest["hooks"] if h["hook"] == hooks.TIME_WAIT.name)
         if hook["mechanism"] != request.param:
