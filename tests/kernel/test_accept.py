@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -93,7 +94,7 @@ def test_who_accepted_and_when(
             end
             for flavour in (Flavour.V4, Flavour.V6)
             for end in accepted_ends(
-                bench.run(net, tmp_path, lambda f=flavour: accepted_late(net, f), watch)
+                bench.run(net, tmp_path, partial(accepted_late, net, flavour), watch)
             )
         ]
     finally:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tests.truth.compare import Record
     from tests.truth.netns import Net
     from tests.truth.scenario import Scenario
+    from tests.truth.sockets import Made
     from tests.truth.watch import Watch
     from tests.truth.wire import Wire, WiredNet
 
@@ -49,7 +50,7 @@ def closed(
 ) -> list[Record]:
     """Play it; return the records of the ends that ran out of memory, all as the packets say."""
 
-    def traffic() -> list[bench.Made]:
+    def traffic() -> list[Made]:
         return entry.run(net, Flavour.V4, CONNECTIONS, server_first=server_first, wire=wire)
 
     run = bench.run(net, folder, traffic, watch)

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -35,15 +35,18 @@ def cases(*, wired: bool = False, waits: bool = False) -> Iterator[object]:
 def lanes(request: pytest.FixtureRequest) -> Iterator[Lanes]:
     """Where all that waits has begun by now, as far as it was asked for."""
     with Lanes() as made:
-        made.begin(
-            Case(**item.callspec.params) for item in request.session.items if is_waiting(item)
-        )
+        made.begin(case_of(item) for item in request.session.items if is_waiting(item))
         yield made
 
 
 def is_waiting(item: pytest.Item) -> bool:
     """Whether it is a case of what waits."""
     return isinstance(item, pytest.Function) and item.function is test_what_waits
+
+
+def case_of(item: Any) -> Case:
+    """Return what such a test is asked for."""
+    return Case(**item.callspec.params)
 
 
 @pytest.mark.parametrize(("name", "server_first"), list(cases()))

@@ -251,7 +251,8 @@ def test_command_line(ns: Namespace) -> None:
             return done.stdout
 
         def group(text: str) -> dict[str, object]:
-            return json.loads(text.splitlines()[0])
+            found: dict[str, object] = json.loads(text.splitlines()[0])
+            return found
 
         told = until(lambda: group(run("--json")), lambda found: found.get("eof_read") == COUNT)
         assert told["verdict"] == "leak"

@@ -208,7 +208,7 @@ def settled(source: KernelSource, ns: Namespace) -> tuple[int, dict[str, Any]]:
     for _ in range(2):
         source.sweep()
         time.sleep(0.1)
-    totals = json.loads(source.counters().data)
+    totals = json.loads(bytes(source.counters().data))
     return records_of(source, ns.inum), totals
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import gzip
 import subprocess
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import pytest
@@ -66,7 +67,7 @@ def test_what_became_of_acks_data_and_time_wait(served: Served) -> None:
         "fourwave_data_lost_closes_total": {"kind": "abort"},
     }
     for name, labels in told.items():
-        assert until(lambda name=name, labels=labels: served.total(name, **labels)), name
+        assert until(partial(served.total, name, **labels)), name
     strays = "fourwave_stray_resets_total"
     assert until(lambda: served.total(strays, cause="no_socket") >= 20), served.said()
 
@@ -115,6 +116,7 @@ def test_openmetrics_with_creation_times_and_gzip(served: Served) -> None:
     assert headers["Content-Type"].startswith("application/openmetrics-text")
     text = gzip.decompress(body).decode()
     assert len(text) < SIZE_MAX_BYTES
-    families = {family.name: family for family in text_string_to_metric_families(text)}
+    parsed = text_string_to_metric_families(text)  # type: ignore[no-untyped-call]
+    families = {family.name: family for family in parsed}
     created = {s.value for s in families["fourwave_closes"].samples if s.name.endswith("_created")}
     assert len(created) == 1

@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tests.truth.judge import End
+from tests.truth.ends import End
 from tests.truth.netns import ip
 from tests.truth.packets import ACK, FIN
 from tests.truth.sockets import DELAYED_ACK_S, close_at_eof, read_eof, read_exactly

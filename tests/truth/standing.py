@@ -13,6 +13,7 @@ import socket
 import struct
 import subprocess
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -149,7 +150,7 @@ class Standing:
     def _deliver(self, flag: int, there: int, back: int, ports: set[int] | None) -> None:
         ways = (self.wire.to_server, self.wire.to_client)
         for way, count in zip(ways, (there, back), strict=True):
-            wait_until(lambda w=way, n=count: len(self._held(w, flag, ports)) >= n, "held packets")
+            wait_until(partial(self._has_held, way, flag, ports, count), "held packets")
         packets = [(way, self._held(way, flag, ports)) for way in ways]
         self.wire.set_mode(Mode.DROP)
         for way, held in packets:
@@ -160,6 +161,9 @@ class Standing:
     def _held(self, way: Direction, flag: int, ports: set[int] | None) -> list[bytes]:
         held = [packet for packet in self.wire.held(way) if tcp_flags(packet) & flag]
         return [one for one in held if ports is None or ports & set(ports_of(one))]
+
+    def _has_held(self, way: Direction, flag: int, ports: set[int] | None, count: int) -> bool:
+        return len(self._held(way, flag, ports)) >= count
 
     def _connect(self, side: Side, port: int | None, to: tuple[str, int]) -> None:
         sock = self._keep(side.ns.socket())
@@ -180,7 +184,7 @@ class Standing:
     # All that was sent has arrived and was acknowledged.
     def _settle(self) -> None:
         for side, made in ((self.near, self.client), (self.far, self.server)):
-            wait_until(lambda side=side, made=made: self._has(side, made), "the states made")
+            wait_until(partial(self._has, side, made), "the states made")
 
     # Pairs that have no other state yet are ESTABLISHED.
     def _has(self, side: Side, made: Counter[tuple[int, int]]) -> bool:

@@ -19,10 +19,12 @@ from tracer.tcp import WAITED_MAX_US
 if TYPE_CHECKING:
     import pytest
 
+    from tracer.wire import Records
+
 NETNS, PORT = 4_026_531_840, 80
 
 
-def waits_of(*batches: b.Records) -> AcceptWaits:
+def waits_of(*batches: Records) -> AcceptWaits:
     """Return what these batches of closes come to."""
     waits = AcceptWaits()
     for closes in batches:
@@ -30,7 +32,7 @@ def waits_of(*batches: b.Records) -> AcceptWaits:
     return waits
 
 
-def accepted(waits_us: list[int], **fields: int) -> b.Records:
+def accepted(waits_us: list[int], **fields: int) -> Records:
     """Return closes of one port that had waited so long."""
     made = np.concatenate(
         [b.accepted(0, **{"netns": NETNS, "lport": PORT} | fields)] * len(waits_us)

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -11,16 +11,19 @@ import pytest
 from tests.unit import builders as b
 from tracer.classify import classify, judge
 from tracer.classify_ack import ack_fates
-from tracer.tcp import AckFate, AckFlag, ConnFlag
+from tracer.tcp import AckFate, AckFlag, ConnFlag, Kind
 from tracer.tcp import TcpState as S
-from tracer.verdict import RULES, Kind, Reason
+from tracer.verdict import RULES, Reason
+
+if TYPE_CHECKING:
+    from tracer.wire import Records
 
 KNOWN, MOVED = AckFlag.CLOCK_KNOWN, AckFlag.CLOCK_KNOWN | AckFlag.CLOCK_MOVED
 # The timer moved the clock 40 ms after the FIN.
 BY_TIMER: dict[str, Any] = {"ack_flags": MOVED, "fin_clock_10us": 4_000}
 
 
-def fate_of(made: b.Records) -> AckFate:
+def fate_of(made: Records) -> AckFate:
     """Return the fate of the FIN's ACK of one record."""
     return AckFate(int(classify(made, b.HOST)["ack_fate"][0]))
 

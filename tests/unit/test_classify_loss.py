@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
 
@@ -13,6 +15,9 @@ from tracer.columns import Rows
 from tracer.tcp import ConnFlag, RstFlag, SkFlag
 from tracer.tcp import TcpState as S
 from tracer.verdict import FALSE, NULL, TRUE
+
+if TYPE_CHECKING:
+    from tracer.wire import Records
 
 LINGER_ZERO = {"sk_flags": int(SkFlag.LINGER), "lingertime_jiffies": 0}
 
@@ -47,7 +52,7 @@ LINGER_ZERO = {"sk_flags": int(SkFlag.LINGER), "lingertime_jiffies": 0}
         ("MPTCP", b.reset(flags=ConnFlag.MPTCP_SUBFLOW, at_close__unacked=1), None),
     ],
 )
-def test_lost(what: str, made: b.Records, expected: bool | None) -> None:
+def test_lost(what: str, made: Records, expected: bool | None) -> None:
     assert b.close_of(made).data_lost is expected, what
 
 
@@ -106,7 +111,7 @@ def test_our_fin_is_no_byte(unacked: int, unsent: int, old: S, shown: tuple[int,
         (b.aborted(unread=5), "without reading 5 bytes the peer had sent: we sent a RST"),
     ],
 )
-def test_the_sentence_says_so(made: b.Records, ending: str) -> None:
+def test_the_sentence_says_so(made: Records, ending: str) -> None:
     assert b.close_of(made).why.endswith(ending)
 
 

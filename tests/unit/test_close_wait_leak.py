@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pytest
@@ -34,7 +34,7 @@ def rows(
     return np.concatenate([make(age, **fields) for age in ages_s])
 
 
-def taken(at_s: float, sockets: Rows, *, pid: int = 100, **facts: object) -> Census:
+def taken(at_s: float, sockets: Rows, *, pid: int = 100, **facts: Any) -> Census:
     """Return a census of sockets that one process holds, and its listener."""
     listener = c.listener()
     return c.census(
@@ -50,7 +50,7 @@ def only(census: Census, detector: CloseWaitLeak | None = None) -> CloseWaitFind
     return finding
 
 
-def watched(*looks: Rows, every_s: float = 10, **facts: object) -> CloseWaitFinding:
+def watched(*looks: Rows, every_s: float = 10, **facts: Any) -> CloseWaitFinding:
     """Return the finding after several looks."""
     detector = CloseWaitLeak()
     censuses = [taken(i * every_s, sockets, **facts) for i, sockets in enumerate(looks)]

@@ -143,7 +143,8 @@ def json_labels(labels: dict[str, str]) -> str:
 def test_where_all_is_zero_no_panel_divides_by_it(tmp_path: Path) -> None:
     """NaN alone differs from itself."""
     chosen = {**MACROS, "$job": ".+", "$instance": ".+"}
-    queries = [target.expr for panel in PANELS for target in panel.values[0].targets]
+    panels: list[Any] = [param.values[0] for param in PANELS]
+    queries = [target.expr for panel in panels for target in panel.targets]
     for name, value in chosen.items():
         queries = [query.replace(name, value) for query in queries]
     asked = [f"({query}) != ({query})" for query in queries]

@@ -22,7 +22,7 @@ from tracer.recording import RecordingWriter
 from tracer.wire import encode_closes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from click.testing import Result
@@ -209,7 +209,7 @@ class Kernel:
 
 
 @pytest.fixture
-def attached(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+def attached(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Return what makes a host of the given drains the one that is attached to."""
 
     def attach(*drains: Records) -> None:

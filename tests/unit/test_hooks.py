@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.data.btf.blobs import BLOBS
 from tracer import runs
-from tracer.kernel import hooking, support
+from tracer.kernel import bpf, hooking, support
 from tracer.kernel.bpf import LoadError
 from tracer.kernel.btf import Btf
 from tracer.kernel.hooks import (
@@ -38,7 +39,7 @@ EVERYTHING = KernelSupport(BOTH, knows_registers=True, has_kprobe_pmu=True)
 
 
 def refusals(**facts: Any) -> dict[str, str | None]:
-    defaults = {"functions": BOTH, "knows_registers": True, "has_kprobe_pmu": True}
+    defaults: dict[str, Any] = {"functions": BOTH, "knows_registers": True, "has_kprobe_pmu": True}
     rungs = plan(ACK_SENT, KernelSupport(**(defaults | facts)))
     return {rung.mechanism: rung.refusal for rung in rungs}
 
@@ -153,9 +154,9 @@ def test_a_function_that_cannot_be_hooked_takes_the_others_back(
             raise LoadError(16, f"attach {name}")
         return program + 100
 
-    monkeypatch.setattr(hooking.bpf, "load_fentry", lambda _name, _code, number: number)
-    monkeypatch.setattr(hooking.bpf, "attach_raw_tracepoint", attach)
-    monkeypatch.setattr(hooking.os, "close", closed.append)
+    monkeypatch.setattr(bpf, "load_fentry", lambda _name, _code, number: number)
+    monkeypatch.setattr(bpf, "attach_raw_tracepoint", attach)
+    monkeypatch.setattr(os, "close", closed.append)
     numbers = {name: at for at, name in enumerate(TIME_WAIT.programs, 10)}
     there = KernelSupport(numbers, knows_registers=False, has_kprobe_pmu=False)
     told, fds = hooking.attach_hook(TIME_WAIT, there, lambda _: b"")

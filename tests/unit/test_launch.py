@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -373,17 +374,17 @@ def test_interpreters_come_likeliest_first_and_once(monkeypatch: pytest.MonkeyPa
         "/usr/bin/python3.9": "/usr/bin/python3.9",
         "/venv/bin/python3": "/usr/bin/python3.11",
     }
-    monkeypatch.setattr(launch.os, "access", lambda path, _mode: path in links)
-    monkeypatch.setattr(launch.os.path, "realpath", lambda path: links[path])
-    monkeypatch.setattr(launch.shutil, "which", lambda _name: "/venv/bin/python3")
+    monkeypatch.setattr(os, "access", lambda path, _mode: path in links)
+    monkeypatch.setattr(os.path, "realpath", lambda path: links[path])
+    monkeypatch.setattr(shutil, "which", lambda _name: "/venv/bin/python3")
     assert python_candidates() == ["/usr/bin/python3", "/usr/bin/python3.9"]
 
 
 def test_an_interpreter_of_another_origin_comes_last(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FOURWAVE_BCC_PYTHON", raising=False)
-    monkeypatch.setattr(launch.os, "access", lambda path, _mode: path == "/usr/bin/python3")
-    monkeypatch.setattr(launch.os.path, "realpath", lambda path: path)
-    monkeypatch.setattr(launch.shutil, "which", lambda _name: "/opt/bin/python3")
+    monkeypatch.setattr(os, "access", lambda path, _mode: path == "/usr/bin/python3")
+    monkeypatch.setattr(os.path, "realpath", lambda path: path)
+    monkeypatch.setattr(shutil, "which", lambda _name: "/opt/bin/python3")
     assert python_candidates() == ["/usr/bin/python3", "/opt/bin/python3"]
 
 

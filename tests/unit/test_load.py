@@ -231,10 +231,10 @@ def test_privilege_is_capabilities_not_a_user(
     monkeypatch.setattr(capabilities, "_status_field", lambda _name: f"{held:016x}")
     monkeypatch.setattr(capabilities, "_try_map", lambda: None)
     if missing is None:
-        load.check_privilege()
+        capabilities.check_privilege()
     else:
         with pytest.raises(StageError, match=missing) as caught:
-            load.check_privilege()
+            capabilities.check_privilege()
         assert caught.value.report["stage"] == "privilege"
 
 
@@ -245,7 +245,7 @@ def test_capabilities_of_a_user_namespace_are_found_out(monkeypatch: pytest.Monk
     monkeypatch.setattr(capabilities, "_status_field", lambda _name: f"{1 << 21:016x}")
     monkeypatch.setattr(bpf, "create_map", refuse)
     with pytest.raises(StageError) as caught:
-        load.check_privilege()
+        capabilities.check_privilege()
     assert (caught.value.report["stage"], caught.value.report["errno"]) == ("load", errno.EPERM)
 
 
@@ -261,7 +261,7 @@ def test_a_real_bcc_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_no_bcc_and_the_wrong_one_are_told_apart(
     monkeypatch: pytest.MonkeyPatch, module: ModuleType | None, stage: str
 ) -> None:
-    monkeypatch.setitem(sys.modules, "bcc", module)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "bcc", module)
     with pytest.raises(StageError) as caught:
         load.import_bcc()
     assert caught.value.report["stage"] == stage
@@ -367,7 +367,7 @@ def test_a_refused_program_is_a_stage_with_the_end_of_its_log(
     module: Any = FakeBpf.__new__(FakeBpf)
     with pytest.raises(StageError) as caught:
         load_tracepoints.attach(module.dump_func, blob("6.12-amd64"))
-    report = caught.value.report
+    report: dict[str, Any] = caught.value.report
     assert (report["stage"], report["errno"]) == ("load", errno.EACCES)
     assert report["message"] == "load set_state_twin: Permission denied"
     assert report["detail"].endswith("R1 invalid mem access")
@@ -509,14 +509,16 @@ class FakeMaps(FakeBpf):
 
 @pytest.mark.parametrize("kernel", BLOBS)
 def test_iterators_are_loaded_and_linked(kernel: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    btf, loaded = blob(kernel), []
+    btf = blob(kernel)
+    loaded: list[tuple[str, int]] = []
     use_bcc(monkeypatch, FakeMaps)
-    monkeypatch.setattr(
-        load.bpf,
-        "load_iterator",
-        lambda name, _code, btf_id: loaded.append((name, btf_id)) or 100 + len(loaded),
-    )
-    monkeypatch.setattr(load.bpf, "link_iterator", lambda fd: fd + 100)
+
+    def load_iterator(name: str, _code: bytes, btf_id: int) -> int:
+        loaded.append((name, btf_id))
+        return 100 + len(loaded)
+
+    monkeypatch.setattr(bpf, "load_iterator", load_iterator)
+    monkeypatch.setattr(bpf, "link_iterator", lambda fd: fd + 100)
     manifest, fds = load.load_iterators(btf, CENSUS_OPTIONS, {})
     assert manifest == {"census": "iterator"}
     ids = [btf.find(name, KIND_FUNC) for name in ITERATORS]
@@ -540,8 +542,13 @@ def test_the_census_finds_connections_in_the_maps_of_closes(
     monkeypatch.setattr(FakeMaps, "dump_func", lambda *_: code)
     use_bcc(monkeypatch, FakeMaps)
     loaded: list[bytes] = []
-    monkeypatch.setattr(load.bpf, "load_iterator", lambda _n, code, _id: loaded.append(code) or 7)
-    monkeypatch.setattr(load.bpf, "link_iterator", lambda fd: fd + 100)
+
+    def load_iterator(_name: str, code: bytes, _btf_id: int) -> int:
+        loaded.append(code)
+        return 7
+
+    monkeypatch.setattr(bpf, "load_iterator", load_iterator)
+    monkeypatch.setattr(bpf, "link_iterator", lambda fd: fd + 100)
     options = {**CENSUS_OPTIONS, "slots": 64, "conn_max": 64}
     load.load_iterators(blob("6.12-amd64"), options, {"slots": 31, "conns": 32})
     for made in loaded:
@@ -566,7 +573,7 @@ def test_a_refused_iterator_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> No
         raise bpf.LoadError(errno.EPERM, "load sockets")
 
     use_bcc(monkeypatch, FakeMaps)
-    monkeypatch.setattr(load.bpf, "load_iterator", refuse)
+    monkeypatch.setattr(bpf, "load_iterator", refuse)
     manifest, fds = load.load_iterators(blob("6.12-amd64"), CENSUS_OPTIONS, {})
     assert fds == {}
     assert manifest["census"]["errno"] == errno.EPERM

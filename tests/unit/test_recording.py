@@ -172,7 +172,7 @@ def test_full_disk_keeps_whole_batches(path: Path, monkeypatch: pytest.MonkeyPat
             return real_write(fd, data[:10])
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(recording.os, "write", fill_up)
+    monkeypatch.setattr(os, "write", fill_up)
     with pytest.raises(RecordingError, match=r"ENOSPC.*1 batches before"):
         writer.write(Batch(BatchKind.CLOSES, 2, b"x" * 15))
     monkeypatch.undo()

@@ -35,9 +35,10 @@ def filled(labels: list[tuple[str, str]] | None = None) -> Samples:
 
 def test_every_declared_series_is_there_at_zero() -> None:
     text = expose(filled(), OPENMETRICS).text.decode()
+    parsed = openmetrics(text)  # type: ignore[no-untyped-call]
     shown = {
         (sample.name, tuple(sorted(sample.labels.items()))): sample.value
-        for family in openmetrics(text)
+        for family in parsed
         for sample in family.samples
     }
     for metric in METRICS:

@@ -18,6 +18,7 @@ from tracer.tcp import Stray
 if TYPE_CHECKING:
     from tracer.metrics_declaration import Metric
     from tracer.samples import Labels
+    from tracer.wire import Records
 
 MANIFEST: dict[str, Any] = {
     "mechanism": "tp_btf",
@@ -34,7 +35,7 @@ FROM_CLOSES = (
 )
 
 
-def samples_of(*records: b.Records, **more: Any) -> dict[str, dict[Labels, float]]:
+def samples_of(*records: Records, **more: Any) -> dict[str, dict[Labels, float]]:
     made = np.concatenate([b.active()[:0], *records])
     totals = {"closes": len(made), "missed": 0, "programs": {}, **more}
     aggregator = Aggregator(records=len(made))

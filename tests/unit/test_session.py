@@ -307,7 +307,7 @@ def test_live_run_ends_after_its_duration_with_everything(*, keep: bool) -> None
 
 def test_few_closes_wait_where_nobody_watches(monkeypatch: pytest.MonkeyPatch) -> None:
     """A ring that is nearly empty is left alone until patience ends; one that fills is not."""
-    monkeypatch.setattr(session_live.time, "sleep", lambda _s: None)
+    monkeypatch.setattr(time, "sleep", lambda _s: None)
     kernel = Kernel([b.record(), b.record()])
     stop = Stop()
     patient = Pace(tick_s=0.001, patience_ns=10**12)
@@ -375,7 +375,7 @@ def test_tick_follows_the_ring(tick_s: float, waiting_bytes: int, expected_s: fl
 @pytest.mark.parametrize("keep", [True, False])
 def test_tick_follows_the_fullest_ring(keep: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """What came by several rings together is no reason to hurry."""
-    monkeypatch.setattr(session_live.time, "sleep", lambda _s: None)
+    monkeypatch.setattr(time, "sleep", lambda _s: None)
     kernel = Kernel([b.passive()] * 8, rings=4)
     kernel.ring_bytes = 2 * len(encode_closes(b.passive()))
     live = Live(kernel, Limits(), keep=keep)

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
 
@@ -15,10 +17,13 @@ from tracer.outputs.summary_evidence import FATES, STRAYS
 from tracer.tcp import AckFate, ActorFlag, ConnFlag, FileRef, Kind, Stray, TimeWait, TimeWaitChange
 from tracer.verdict import Reason
 
+if TYPE_CHECKING:
+    from tracer.wire import Records
+
 TIMER = {"ack_flags": 0x30, "fin_clock_10us": 4_000}
 
 
-def snapshot_of(*records: b.Records, **totals: object) -> Snapshot:
+def snapshot_of(*records: Records, **totals: object) -> Snapshot:
     """Return what a run of these records comes to."""
     made = np.concatenate(records)
     aggregator = Aggregator(records=len(made))
@@ -137,7 +142,7 @@ def test_everything_has_words() -> None:
     assert set(STRAYS) == set(Stray) - {Stray.NONE}
 
 
-def never_accepted(**fields: object) -> b.Records:
+def never_accepted(**fields: object) -> Records:
     """Return a child whose listener was closed."""
     flags = ConnFlag.OPENED_PASSIVE
     return b.aborted(flags=flags, close_actor_file_ref=FileRef.NONE, closer__flags=0, **fields)
