@@ -236,19 +236,19 @@ struct time_waits {
  * side knows of is in exactly one of emitted, ring_full, conn_map_full, unseen.
  */
 struct counters {
-	fw_u64 emitted[2];	   /* records that left for the ring: by process, by softirq */
-	fw_u64 ring_full;	   /* closes lost: no room in the ring */
-	fw_u64 conn_map_full;	   /* closes lost: no room for the connection */
-	fw_u64 unseen;		   /* closes lost: the socket is gone, its CLOSE never came */
-	fw_u64 conn_create_failed; /* any event that found no room */
-	fw_u64 unknown_sockets;	   /* first seen after they were opened */
-	fw_u64 gaps;		   /* `old` differed from the stored state */
-	fw_u64 taken_over;	   /* events the twin handled: the first was interrupted */
-	fw_u64 resets_amended;	   /* RECORD_RESET sent */
-	fw_u64 resets_lost;	   /* RECORD_RESET that found no room */
-	fw_u64 strays_lost;	   /* RSTs without a connection: no room to tell them apart */
-	fw_u64 last_closed[2];	   /* cookies, for the twin: by process, by softirq */
-	fw_u64 last_reset[2];	   /* or the segment a RST without a connection answered */
+	fw_u64 emitted[2];	/* records that left for the ring: by process, by softirq */
+	fw_u64 ring_full;	/* closes lost: no room in the ring */
+	fw_u64 conn_map_full;	/* closes lost: no room for the connection */
+	fw_u64 unseen;		/* closes lost: the socket is gone, its CLOSE never came */
+	fw_u64 second_children; /* of one request, undone at once: no closes */
+	fw_u64 unknown_sockets; /* first seen after they were opened */
+	fw_u64 gaps;		/* `old` differed from the stored state */
+	fw_u64 taken_over;	/* events the twin handled: the first was interrupted */
+	fw_u64 resets_amended;	/* RECORD_RESET sent */
+	fw_u64 resets_lost;	/* RECORD_RESET that found no room */
+	fw_u64 strays_lost;	/* RSTs without a connection: no room to tell them apart */
+	fw_u64 last_closed[2];	/* cookies, for the twin: by process, by softirq */
+	fw_u64 last_reset[2];	/* or the segment a RST without a connection answered */
 };
 
 _Static_assert(sizeof(struct conn_record) == 376, "conn_record");

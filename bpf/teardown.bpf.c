@@ -147,11 +147,23 @@ static __always_inline void on_new_state(struct conn *conn, struct sock *sk, str
 	}
 }
 
-static __always_inline void count_no_room(struct counters *slot, u64 new)
+/*
+ * Is this the second child of one request, undone before anybody saw it? When the
+ * ACK of the handshake comes twice at once, inet_ehash_nolisten() finds the place of
+ * one taken. It alone goes to CLOSE past tcp_set_state(), which would have put the
+ * port, and without SOCK_DEAD, which tcp_done() is never called without on a child.
+ */
+static __always_inline bool is_second_child(struct sock *sk, u64 old, u64 new)
 {
-	COUNT(slot, conn_create_failed);
-	if (new == TCP_CLOSE)
-		COUNT(slot, conn_map_full);
+	return old == TCP_SYN_RECV && new == TCP_CLOSE && sk->skc_num &&
+	       !(sk->skc_flags & SK_FLAG_DEAD);
+}
+
+static __always_inline void on_second_child(struct counters *slot, struct sock *sk)
+{
+	give_cookie(sk);
+	COUNT(slot, second_children);
+	note(slot->last_closed, sk);
 }
 
 int on_set_state(u64 *ctx)
@@ -180,10 +192,15 @@ int on_set_state(u64 *ctx)
 	tp = bpf_skc_to_tcp_sock(sk);
 	if (!tp)
 		return 0;
+	if (!conn && is_second_child(sk, old, new)) {
+		on_second_child(slot, sk);
+		return 0;
+	}
 	if (connecting || !conn)
 		conn = conn_start(conn, sk, slot, old, new);
 	if (!conn) {
-		count_no_room(slot, new);
+		if (new == TCP_CLOSE)
+			COUNT(slot, conn_map_full);
 		return 0;
 	}
 	if (is_twin())

@@ -121,7 +121,7 @@ COUNTERS_DTYPE = np.dtype(
         ("ring_full", _U64),
         ("conn_map_full", _U64),
         ("unseen", _U64),
-        ("conn_create_failed", _U64),
+        ("second_children", _U64),
         ("unknown_sockets", _U64),
         ("gaps", _U64),
         ("taken_over", _U64),

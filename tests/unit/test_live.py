@@ -225,6 +225,10 @@ def test_an_abort_without_a_rst_is_none_that_was_sent() -> None:
         ({"kernel": {"closes": 30, "emitted": 30, "unknown_sockets": 2}}, "2 sockets older"),
         ({"kernel": {"closes": 30, "emitted": 30, "gaps": 1}}, "1 state change missed"),
         ({"kernel": {"closes": 30, "emitted": 30, "missed": 3}}, "3 state changes ran none of"),
+        (
+            {"kernel": {"closes": 30, "emitted": 30, "second_children": 1}},
+            "1 socket undone by the kernel",
+        ),
         ({"resets_unmatched": 2}, "2 reports of a RST of ours found no close"),
         ({"shown": 20}, "20 closes (10 more not shown)"),
     ],

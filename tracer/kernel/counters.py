@@ -22,7 +22,7 @@ _NAMES = (
     "ring_full",
     "conn_map_full",
     "unseen",
-    "conn_create_failed",
+    "second_children",
     "unknown_sockets",
     "gaps",
     "taken_over",

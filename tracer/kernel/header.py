@@ -70,6 +70,7 @@ MEMBERS: dict[str, dict[str, str]] = {
         "skc_v6_daddr": "__sk_common.skc_v6_daddr?",
         "skc_v6_rcv_saddr": "__sk_common.skc_v6_rcv_saddr?",
         "skc_dport": "__sk_common.skc_dport",
+        "skc_num": "__sk_common.skc_num",
         "skc_flags": "__sk_common.skc_flags",
         "skc_net": "__sk_common.skc_net.net",
         "lock_owned": "sk_lock.owned",

@@ -34,7 +34,6 @@ _ADDED = {
         "bytes_acked": "bytes_acked",
     },
     "sock": {
-        "skc_num": "__sk_common.skc_num",
         "sk_ino": "sk_ino?",
         "sk_drops": "sk_drops",
         "sk_ack_backlog": "sk_ack_backlog",

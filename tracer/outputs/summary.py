@@ -47,6 +47,7 @@ LOSS_REMEDIES: Final = {
 SHORTCOMINGS: Final = (
     ("unknown_sockets", "socket", "older than the tracer: what came before is not known"),
     ("gaps", "state change", "missed: the closes they belong to say unknown"),
+    ("second_children", "socket", "undone by the kernel, its handshake's ACK came twice: no close"),
     ("missed", "state change", "ran none of our programs: their closes say unknown"),
     ("resets_lost", "report", "of a RST of ours lost: those closes may tell less"),
     ("resets_unmatched", "report", "of a RST of ours found no close: it was lost, or told before"),
