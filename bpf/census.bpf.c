@@ -124,6 +124,24 @@ static __always_inline u64 inode_of(struct sock *sk)
 #endif
 }
 
+/*
+ * How long the first in the accept queue has been there. A child's stamp of data
+ * sent is set when it is made (tcp_create_openreq_child()), and it sends none
+ * before it is accepted.
+ */
+static __always_inline s64 oldest_wait_ms(struct tcp_sock *tp)
+{
+	struct request_sock *first = tp->accept_head;
+	struct tcp_sock *child;
+	u32 made = 0;
+
+	if (!first)
+		return -1;
+	child = (struct tcp_sock *)first->child;
+	bpf_probe_read_kernel(&made, sizeof(made), &child->lsndtime);
+	return age_ms(bpf_jiffies64(), made);
+}
+
 static __always_inline void take_listener(struct socket_row *row, struct sock *sk,
 					  struct tcp_sock *tp)
 {
@@ -131,6 +149,7 @@ static __always_inline void take_listener(struct socket_row *row, struct sock *s
 	row->accept_queue_limit = sk->sk_max_ack_backlog;
 	row->syn_queue = tp->syn_queue;
 	row->drops = (u32)sk->sk_drops;
+	row->oldest_wait_ms = oldest_wait_ms(tp);
 }
 
 /*
@@ -223,6 +242,7 @@ static __always_inline bool tell(u64 *ctx, struct walk *walk, struct sock *sk, s
 	struct socket_row row = { .age_received_ms = -1,
 				  .age_data_received_ms = -1,
 				  .age_sent_ms = -1,
+				  .oldest_wait_ms = -1,
 				  .netns = walk->netns };
 
 	if (!listens && !walk->room) {

@@ -28,6 +28,7 @@ struct socket_row {
 	long long age_received_ms; /* -1: unknown */
 	long long age_data_received_ms;
 	long long age_sent_ms;
+	long long oldest_wait_ms; /* LISTEN: of the first in the accept queue; -1: unknown */
 	fw_u8 laddr[16];
 	fw_u8 raddr[16];
 	fw_u32 netns;

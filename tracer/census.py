@@ -103,6 +103,7 @@ SOCKETS: Final = np.dtype(
         ("age_received_ms", "<i8"),
         ("age_data_received_ms", "<i8"),
         ("age_sent_ms", "<i8"),
+        ("oldest_wait_ms", "<i8"),
         ("laddr", "u1", (16,)),
         ("raddr", "u1", (16,)),
         ("netns", "<u4"),
@@ -130,7 +131,8 @@ never accepted, or orphaned. `shutdown`: RCV_SHUTDOWN 1, SEND_SHUTDOWN 2. `flags
 `unread`: rcv_nxt - copied_seq, where an unread FIN counts one. `unsent`: queued, not sent yet.
 `close_wait_ns`: CLOCK_MONOTONIC when CLOSE_WAIT began, 0 where nobody followed the connection.
 Ages in ms, -1 when unknown: since anything was heard (ACK or data), since data was heard, since
-data was sent. For LISTEN alone: `accept_queue`, `accept_queue_limit`, `syn_queue`, `drops`.
+data was sent. For LISTEN alone: `accept_queue`, `accept_queue_limit`, `syn_queue`, `drops`, and
+`oldest_wait_ms`, how long the first in the accept queue has waited, -1: unknown.
 """
 
 OWNERS: Final = np.dtype(
@@ -178,7 +180,7 @@ ARRAYS: Final = {
 }
 """The arrays of a Census in the order of its bytes."""
 
-CENSUS_VERSION: Final = 2
+CENSUS_VERSION: Final = 3
 """Of the bytes: a new one for every change of a dtype or of a fact."""
 
 

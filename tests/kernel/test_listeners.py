@@ -4,6 +4,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,8 +14,10 @@ import pytest
 from tests.kernel.leaking import Service
 from tests.kernel.looks import census, until
 from tests.truth.netns import namespace
+from tracer.detectors import listen_verdict
 from tracer.detectors.listen_overflow import ListenOverflow
 from tracer.detectors.listen_verdict import ListenVerdict
+from tracer.kernel.census import CensusSource
 
 if TYPE_CHECKING:
     import socket
@@ -20,12 +25,13 @@ if TYPE_CHECKING:
 
     from tests.truth.netns import Namespace
     from tracer.detectors.listen_overflow import ListenerFinding
-    from tracer.kernel.census import CensusSource
 
 pytestmark = pytest.mark.kernel
 
 BACKLOG = 4
 MORE = 3
+STUCK_S = 0.5
+JIFFY_S = 0.01
 
 
 @pytest.fixture
@@ -71,6 +77,38 @@ def test_overflow(census_source: CensusSource, ns: Namespace) -> None:
     assert (queue.accept_queue, queue.limit, queue.limit_from) == (BACKLOG + 1, BACKLOG, "listen")
     assert queue.drops_since == queue.drops
     assert queue.overflows == queue.drops
+
+
+@pytest.mark.parametrize("mechanism", ["iterator", "sock_diag"])
+def test_stopped_server(mechanism: str, ns: Namespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three wait at a process that was stopped, far from the limit; it goes on, and all is fine."""
+    monkeypatch.setattr(listen_verdict, "STUCK_S", STUCK_S)
+    if mechanism == "sock_diag":
+        monkeypatch.setenv("FOURWAVE_CENSUS", "sock_diag")
+    with (
+        CensusSource(CensusSource.load()) as source,
+        Service(ns, "forgets") as service,
+    ):
+        detector = ListenOverflow()
+        assert found(detector, source, ns).queue.oldest_wait_s is None
+        os.kill(service.pid, signal.SIGSTOP)
+        os.waitpid(service.pid, os.WUNTRACED)  # all its threads have stopped
+        began = time.monotonic()
+        with knocking(ns, service.port, MORE):
+            finding = until(
+                lambda: found(detector, source, ns), lambda f: f.verdict == ListenVerdict.STUCK
+            )
+            waited_s, past_s = finding.queue.oldest_wait_s, time.monotonic() - began
+            os.kill(service.pid, signal.SIGCONT)
+            after = until(
+                lambda: found(detector, source, ns), lambda f: f.verdict == ListenVerdict.FINE
+            )
+    assert source.mechanism == mechanism
+    assert finding.queue.accept_queue == MORE
+    assert waited_s is not None
+    assert STUCK_S <= waited_s <= past_s + JIFFY_S
+    assert f"{MORE} connections wait for accept(), the first for" in finding.why
+    assert after.queue.oldest_wait_s is None
 
 
 def test_limit_of_the_namespace(census_source: CensusSource, ns: Namespace) -> None:

@@ -73,6 +73,7 @@ def close_wait(age_s: float, **fields: Any) -> Rows:
         "age_received_ms": int(age_s * 1000),
         "age_data_received_ms": int(age_s * 1000),
         "age_sent_ms": int(age_s * 1000),
+        "oldest_wait_ms": -1,
     }
     return row(SOCKETS, **(base | fields))
 
@@ -100,6 +101,7 @@ def listener(lport: int = 80, **fields: Any) -> Rows:
         "age_received_ms": -1,
         "age_data_received_ms": -1,
         "age_sent_ms": -1,
+        "oldest_wait_ms": -1,
     }
     return row(SOCKETS, **(base | fields))
 

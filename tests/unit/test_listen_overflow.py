@@ -51,6 +51,9 @@ def judged(*censuses: Census) -> list[ListenerFinding]:
         ({"accept_queue": 1, "accept_queue_limit": 0}, ListenVerdict.FULL, Severity.CRITICAL),
         ({"drops": 7}, ListenVerdict.DROPPED, Severity.NOTICE),
         ({"syn_queue": 128}, ListenVerdict.SYN_QUEUE_FULL, Severity.WARNING),
+        ({"accept_queue": 3, "oldest_wait_ms": 9_999}, ListenVerdict.FINE, Severity.OK),
+        ({"accept_queue": 3, "oldest_wait_ms": 10_000}, ListenVerdict.STUCK, Severity.WARNING),
+        ({"oldest_wait_ms": 10_000}, ListenVerdict.FINE, Severity.OK),  # it has just left
     ],
 )
 def test_one_look(fields: dict[str, int], verdict: ListenVerdict, severity: Severity) -> None:
@@ -73,6 +76,19 @@ def test_origin_of_the_limit(limit: int, somaxconn: int | None, origin: str, wor
     (finding,) = judged(taken(0, row, somaxconn=somaxconn))
     assert finding.queue.limit_from == origin
     assert word in finding.advice
+
+
+def test_how_long_the_first_waits_is_told() -> None:
+    """Also where the queue is full; not where it is not known."""
+    waits = {"accept_queue": 1, "oldest_wait_ms": 192_000}
+    (finding,) = judged(taken(0, c.listener(**waits)))
+    assert finding.why == "1 connection waits for accept(), the first for 3.2 min."
+    assert finding.advice.startswith("See what keeps the process from accept()")
+    full = {"accept_queue": 5, "accept_queue_limit": 4}
+    (finding,) = judged(taken(0, c.listener(**waits | full)))
+    assert "5 wait, the first for 3.2 min:" in finding.why
+    (finding,) = judged(taken(0, c.listener(**full)))
+    assert "5 wait:" in finding.why
 
 
 def test_drops_while_watched() -> None:

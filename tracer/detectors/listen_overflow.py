@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from tracer.detectors.holders import Holder
     from tracer.detectors.listen_namespace import ListenNamespace
 
+MS_PER_S: Final = 1_000
 FINDINGS_MAX: Final = 1_000  # listeners that become objects; those that drop, then the fullest
 
 
@@ -114,6 +115,7 @@ class _Counts:
             drops=drops,
             drops_since=since,
             watched_s=watched_ns / NS_PER_S,
+            oldest_wait_s=_oldest_wait_s(row),
             overflows=self._overflows(int(row["netns"]), drops if since is None else since),
         )
 
@@ -136,6 +138,11 @@ class _Counts:
         if self._watched:
             return self._history.counted(netns, name, facts.tcp_ext)
         return facts.tcp_ext.get(name)
+
+
+def _oldest_wait_s(row: npt.NDArray[np.void]) -> float | None:
+    waited_ms = int(row["oldest_wait_ms"])
+    return waited_ms / MS_PER_S if row["accept_queue"] and waited_ms >= 0 else None
 
 
 # include/net/sock.h: sk_max_ack_backlog is the smaller of both when listen() is called.

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 FILLING_SHARE: Final = 0.5
+STUCK_S: Final = 10.0
+"""Busy workers take a connection within moments: this one is waited for by nobody."""
 US_PER_S: Final = 1_000_000
 
 
@@ -24,8 +26,9 @@ class ListenVerdict(IntEnum):
     FILLING = 1
     SYN_QUEUE_FULL = 2
     DROPPED = 3
-    DROPPING = 4
-    FULL = 5
+    STUCK = 4
+    DROPPING = 5
+    FULL = 6
 
     @property
     def label(self) -> str:
@@ -50,6 +53,8 @@ class Queue:
     drops_since: int | None
     """Since the first look, None at the first."""
     watched_s: float
+    oldest_wait_s: float | None
+    """How long the first in the accept queue has waited; None: nobody waits, or not known."""
     overflows: int | None
     """Of `drops_since`, at the first look of `drops`: those proven to be overflows."""
 
@@ -70,17 +75,19 @@ class Rule(NamedTuple):
 
 def decide(queue: Queue) -> ListenVerdict:
     """Return the first that holds, the gravest first."""
-    if queue.accept_queue > queue.limit:
-        return ListenVerdict.FULL
-    if queue.drops_since:
-        return ListenVerdict.DROPPING
-    if queue.syn_queue >= max(queue.limit, 1):
-        return ListenVerdict.SYN_QUEUE_FULL
-    if queue.drops:
-        return ListenVerdict.DROPPED
-    if queue.accept_queue_peak > FILLING_SHARE * queue.limit:
-        return ListenVerdict.FILLING
-    return ListenVerdict.FINE
+    return next(
+        (verdict for verdict, holds in CONDITIONS.items() if holds(queue)), ListenVerdict.FINE
+    )
+
+
+CONDITIONS: Final[dict[ListenVerdict, Callable[[Queue], bool]]] = {
+    ListenVerdict.FULL: lambda q: q.accept_queue > q.limit,
+    ListenVerdict.DROPPING: lambda q: bool(q.drops_since),
+    ListenVerdict.STUCK: lambda q: (q.oldest_wait_s or 0.0) >= STUCK_S,
+    ListenVerdict.SYN_QUEUE_FULL: lambda q: q.syn_queue >= max(q.limit, 1),
+    ListenVerdict.DROPPED: lambda q: q.drops > 0,
+    ListenVerdict.FILLING: lambda q: q.accept_queue_peak > FILLING_SHARE * q.limit,
+}
 
 
 def _dropping(queue: Queue) -> str:
@@ -95,6 +102,22 @@ def _dropped(queue: Queue) -> str:
     cause = _cause(queue.drops, queue.overflows) if queue.drops_since is None else ""
     lately = " None of them lately." if queue.drops_since == 0 else ""
     return f"{plural(queue.drops, 'drop')} since listen(){cause}.{lately}"
+
+
+def _stuck(queue: Queue) -> str:
+    waiting = "connection waits" if queue.accept_queue == 1 else "connections wait"
+    return f"{queue.accept_queue:,} {waiting} for accept(){_for(queue)}."
+
+
+def _full(queue: Queue) -> str:
+    waiting = f"{queue.accept_queue:,} wait{_for(queue)}"
+    return f"The accept queue is full, {waiting}: new connections are dropped."
+
+
+def _for(queue: Queue) -> str:
+    if queue.oldest_wait_s is None:
+        return ""
+    return f", the first for {duration(int(queue.oldest_wait_s * US_PER_S))}"
 
 
 def _cause(count: int, overflows: int | None) -> str:
@@ -119,12 +142,8 @@ RULES: Final[dict[ListenVerdict, Rule]] = {
     ),
     ListenVerdict.DROPPED: Rule(Severity.NOTICE, _dropped),
     ListenVerdict.DROPPING: Rule(Severity.WARNING, _dropping),
-    ListenVerdict.FULL: Rule(
-        Severity.CRITICAL,
-        lambda q: (
-            f"The accept queue is full, {q.accept_queue:,} wait: new connections are dropped."
-        ),
-    ),
+    ListenVerdict.STUCK: Rule(Severity.WARNING, _stuck),
+    ListenVerdict.FULL: Rule(Severity.CRITICAL, _full),
 }
 
 
@@ -132,6 +151,11 @@ def advice(verdict: ListenVerdict, queue: Queue) -> str:
     """Return what to do, in one sentence; empty where nothing is to be done."""
     if verdict == ListenVerdict.FINE:
         return ""
+    if verdict == ListenVerdict.STUCK:
+        return (
+            "See what keeps the process from accept(): stopped or hanging (STAT in ps), out of "
+            "descriptors, too few workers."
+        )
     if verdict == ListenVerdict.SYN_QUEUE_FULL:
         return "Keep net.ipv4.tcp_syncookies on, and look where the SYNs come from."
     if queue.limit_from == "listen":

@@ -31,6 +31,7 @@ _ADDED = {
         "lsndtime": "lsndtime",
         "lrcvtime": "inet_conn.icsk_ack.lrcvtime",
         "syn_queue": "inet_conn.icsk_accept_queue.qlen",
+        "accept_head": "inet_conn.icsk_accept_queue.rskq_accept_head",
         "bytes_acked": "bytes_acked",
     },
     "sock": {
@@ -41,6 +42,7 @@ _ADDED = {
         "sk_type": "sk_type",
         "sk_protocol": "sk_protocol",
     },
+    "request_sock": {"child": "sk"},
     "socket": {"sk": "sk"},
     "file": {"f_inode": "f_inode", "private_data": "private_data"},
     "inode": {"i_ino": "i_ino", "i_mode": "i_mode"},

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = ("SockDiag",)
 
+_QUEUED: Final = (TcpState.ESTABLISHED, TcpState.CLOSE_WAIT)  # and no inode: not accepted yet
 _ALL: Final = (1 << 13) - 1
 # INET_DIAG_INFO, INET_DIAG_SKMEMINFO, INET_DIAG_SHUTDOWN: bit (number - 1)
 _EXTENSIONS: Final = 1 << 1 | 1 << 6 | 1 << 7
@@ -112,8 +113,9 @@ class _Seen:
         self._states: Counter[tuple[int, int, bool]] = Counter()
         self._ports: dict[tuple[Any, ...], Rows] = {}
         self._sockets: list[Rows] = []
-        self._listening: set[int] = set()
+        self._listening: Counter[int] = Counter()
         self._requests: Counter[int] = Counter()
+        self._oldest_wait_ms: dict[int, int] = {}
         self.inodes: dict[int, _Known] = {}
 
     # The kernel dumps listening sockets first, so that a service's port is known.
@@ -121,7 +123,7 @@ class _Seen:
         state, mini = message["idiag_state"], message["idiag_timer"] == _TIMER_TIME_WAIT
         port = message["idiag_sport"]
         if state == TcpState.LISTEN:
-            self._listening.add(port)
+            self._listening[port] += 1
         inbound = port in self._listening
         if state == TcpState.SYN_RECV and not message["idiag_inode"]:
             self._requests[port] += 1
@@ -132,6 +134,8 @@ class _Seen:
             self.inodes[message["idiag_inode"]] = _Known(
                 self._netns, state, None if inbound else _destination(message)
             )
+        elif inbound and state in _QUEUED and not mini:
+            self._note_wait(port, message)
         if state != TcpState.LISTEN:
             self._count_port(message, state, mini=mini, inbound=inbound)
         if state in wanted and not mini:
@@ -155,9 +159,23 @@ class _Seen:
         sockets = np.array(self._sockets, SOCKETS) if self._sockets else np.zeros(0, SOCKETS)
         for row in sockets:
             if row["state"] == TcpState.LISTEN:
-                row["syn_queue"] = self._requests[int(row["lport"])]
+                self._tell_queue(row)
         ports = np.array(list(self._ports.values()), PORTS) if self._ports else np.zeros(0, PORTS)
         return Walk(states, ports, sockets.tobytes(), self._rows_left_out)
+
+    # It sends no data before it is accepted: its stamp is the one it was made with.
+    def _note_wait(self, port: int, message: Any) -> None:
+        info = message.get_attr("INET_DIAG_INFO")
+        if info:
+            before = self._oldest_wait_ms.get(port, 0)
+            self._oldest_wait_ms[port] = max(before, info["tcpi_last_data_sent"])
+
+    # Which of several listeners of a port one waits at is not told.
+    def _tell_queue(self, row: Any) -> None:
+        port = int(row["lport"])
+        row["syn_queue"] = self._requests[port]
+        if self._listening[port] == 1:
+            row["oldest_wait_ms"] = self._oldest_wait_ms.get(port, -1)
 
     def _count_port(self, message: Any, state: int, *, mini: bool, inbound: bool) -> None:
         laddr, raddr, family = _addresses(message)
@@ -218,6 +236,7 @@ def _socket(message: Any, netns: int) -> Rows:
     row["shutdown"] = message.get_attr("INET_DIAG_SHUTDOWN") or 0
     row["flags"] = SocketFlag.HAS_SOCKET if ino else 0
     row["age_received_ms"] = row["age_data_received_ms"] = row["age_sent_ms"] = -1
+    row["oldest_wait_ms"] = -1
     if message["idiag_state"] == TcpState.LISTEN:
         row["accept_queue"] = message["idiag_rqueue"]
         row["accept_queue_limit"] = message["idiag_wqueue"]

@@ -158,6 +158,7 @@ def _listener_json(
         "accept_queue_peak": f.queue.accept_queue_peak,
         "accept_queue_limit": f.queue.limit,
         "limit_from": f.queue.limit_from,
+        "oldest_wait_s": f.queue.oldest_wait_s,
         "syn_queue": f.queue.syn_queue,
         "drops": f.queue.drops,
         "drops_since": f.queue.drops_since,
