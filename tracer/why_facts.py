@@ -84,6 +84,8 @@ _WHO: Final = {
 
 def who(f: Facts) -> str:
     """Return who ended our side, as a clause with a verb in the past."""
+    if f.how is How.EXIT and f.signal_or_code:
+        return f"the process exited with status {f.signal_or_code}"
     return _WHO[f.how].format(f.signal_or_code)
 
 

@@ -52,6 +52,21 @@ def test_the_delayed_ack_that_did_not_come(ato_jiffies: int, rx: int, expected: 
     assert close.why.endswith(expected)
 
 
+@pytest.mark.parametrize(
+    ("exit_code", "words"),
+    [
+        (3 << 8, "the process exited with status 3"),
+        (0, "the process exited,"),
+        (9, "signal 9 killed the process"),
+    ],
+)
+def test_how_a_process_died(exit_code: int, words: str) -> None:
+    made = b.crossing(
+        closer__flags=ActorFlag.VALID | ActorFlag.EXITING, closer__exit_code=exit_code
+    )
+    assert words in b.close_of(made).why
+
+
 def test_an_unseen_fin_has_no_figures() -> None:
     """Opened, and the FIN received, before the tracer: no wait, no timer is claimed."""
     made = b.passive(fin_received_ns=0, flags=0, states_seen=b.mask(S.CLOSE_WAIT, S.LAST_ACK))
