@@ -45,6 +45,11 @@ LAST_ACK = {
     "fin_sent_ns": b.FIN_NS,
     "at_close__unacked": 1,
 }
+IN_CLOSING = b.fin_wait1(
+    states_seen=b.mask(S.ESTABLISHED, S.FIN_WAIT1, S.CLOSING),
+    old_state=S.CLOSING,
+    fin_received_ns=b.FIN_NS,
+)
 FIN_WAIT2 = b.fin_wait1(
     states_seen=b.mask(S.ESTABLISHED, S.FIN_WAIT1, S.FIN_WAIT2),
     old_state=S.FIN_WAIT2,
@@ -482,6 +487,11 @@ ABORTIVE: list[tuple[str, Made, Reason]] = [
     (
         "21 SO_LINGER 0 in LAST_ACK: no RST",
         lambda: b.record(**(IN_CLOSE | LAST_ACK | LINGER_ZERO)),
+        Reason.LINGER_ZERO_SILENT,
+    ),
+    (
+        "21 SO_LINGER 0 in CLOSING: no RST",
+        lambda: b.record(**(IN_CLOSE | IN_CLOSING | LINGER_ZERO)),
         Reason.LINGER_ZERO_SILENT,
     ),
     (
