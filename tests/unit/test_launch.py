@@ -311,6 +311,16 @@ def test_what_the_loader_reports(
     assert remedy in text.splitlines()[-1]
 
 
+def test_what_lockdown_refuses_is_no_bug_to_report(
+    python: Callable[[str, str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The verifier says EINVAL of a helper that confidentiality takes away."""
+    monkeypatch.setattr(launch.lockdown, "mode", lambda: "confidentiality")
+    refusal = error_report("load", "load sweep: no", 22, "cannot use helper")
+    text = failure(python("reports", refusal), monkeypatch)
+    assert "lockdown=integrity" in text.splitlines()[-1]
+
+
 def test_a_compilers_first_error_is_shown(
     python: Callable[[str, str], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

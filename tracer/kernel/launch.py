@@ -7,6 +7,7 @@ other end of the channel, so its death is the end of the stream.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import platform
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from tracer.errors import HostError, UsageError
-from tracer.kernel import handoff
+from tracer.kernel import handoff, lockdown
 
 __all__ = ("Loader", "bpf_dir", "python_candidates")
 
@@ -162,7 +163,7 @@ class Loader:
         what = f"{_STAGES[stage]}: {error['message']}{number}"
         tried = f"\n  also tried {'; '.join(refusals)}" if refusals else ""
         detail = f"\n{error['detail']}" if error["detail"] else ""
-        remedy = _EPERM if stage == "load" and code in (1, 13) else _REMEDIES[stage]
+        remedy = _refused(code) if stage == "load" else _REMEDIES[stage]
         output = self._tail() if stage in ("compile", "load") else ""
         return f"{what} [{self._python}]{tried}{detail}{output}\n  what to do: {remedy}"
 
@@ -184,6 +185,13 @@ _STAGES = {
     "compile": f"the BPF programs did not compile on {platform.release()}",
     "load": f"the kernel {platform.release()} refused a BPF program",
 }
+
+
+# Lockdown takes the helper that reads memory away, and the verifier says only EINVAL.
+def _refused(code: int) -> str:
+    if lockdown.mode() == lockdown.CONFIDENTIALITY:
+        return lockdown.REMEDY
+    return _EPERM if code in (errno.EPERM, errno.EACCES) else _REMEDIES["load"]
 
 
 def python_candidates() -> list[str]:

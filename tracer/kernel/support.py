@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tracer import confinement, privileges
 from tracer.errors import HostError
-from tracer.kernel import capabilities, hooks
+from tracer.kernel import capabilities, hooks, lockdown
 from tracer.kernel.cgroups import CgroupPaths
 from tracer.kernel.launch import python_candidates
 
@@ -72,16 +72,11 @@ def _btf() -> Fact:
 
 
 def _lockdown() -> Fact:
-    try:
-        text = Path("/sys/kernel/security/lockdown").read_text()
-    except OSError:
+    mode = lockdown.mode()
+    if mode is None:
         return Fact("lockdown", True, "not shown by this kernel; the trial below decides")
-    mode = text[text.find("[") + 1 : text.find("]")]
-    if mode == "confidentiality":
-        remedy = (
-            "boot with lockdown=integrity or none: confidentiality forbids reading kernel memory"
-        )
-        return Fact("lockdown", False, mode, remedy)
+    if mode == lockdown.CONFIDENTIALITY:
+        return Fact("lockdown", False, mode, lockdown.REMEDY)
     return Fact("lockdown", True, mode)
 
 
