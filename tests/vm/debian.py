@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Get a kernel from Debian's archive into a folder, leaving the host's own apt alone.
+"""Get kernels and programs from Debian's archive, leaving the host's own apt alone.
 
 Each suite has a package database of its own in the cache: apt reads and writes nothing else.
 The packages are unpacked, never installed.
@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tests.vm.table import Kernel
 
-__all__ = ("Boot", "KernelMissingError", "get")
+__all__ = ("Boot", "KernelMissingError", "Suite", "get")
 
 MIRROR: Final = "http://deb.debian.org"
 KEYRING: Final = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
@@ -47,18 +49,19 @@ def get(kernel: Kernel, cache: Path) -> Boot:
     reasons = []
     for suite in kernel.suites:
         try:
-            return _Suite(suite, cache).boot(kernel.release)
+            return Suite(suite, cache / suite).boot(kernel.release)
         except KernelMissingError as missing:
             reasons.append(f"{suite}: {missing}")
     raise KernelMissingError("; ".join(reasons))
 
 
-class _Suite:
-    """One suite with its own lists in the cache."""
+class Suite:
+    """One suite of one architecture, with its own lists in a folder."""
 
-    def __init__(self, name: str, cache: Path) -> None:
-        self._name = name
-        self._folder = cache / name
+    def __init__(self, name: str, folder: Path, architecture: str = "amd64") -> None:
+        """Nothing is fetched yet."""
+        self._name, self._architecture = name, architecture
+        self._folder = folder
         self._environment = {
             **os.environ,
             "APT_CONFIG": str(self._folder / "apt.conf"),
@@ -67,13 +70,25 @@ class _Suite:
 
     def boot(self, release: str) -> Boot:
         """Return the suite's kernel. Raises KernelMissingError when it is another release."""
-        self._configure()
-        self._run("apt-get", "-qq", "update")
+        self._update()
         packages = self._packages()
         newest = PART.fullmatch(packages[0]) if packages else None
         if newest is None or newest[1] != release:
             raise KernelMissingError(f"its kernel is {', '.join(packages) or 'not found'}")
         return self._unpacked(packages)
+
+    def unpack(self, names: Sequence[str], root: Path) -> None:
+        """Unpack these packages and all that they depend on. Raises KernelMissingError."""
+        self._update()
+        words = ("install", "--download-only", "--no-install-recommends")
+        self._run("apt-get", "-qq", "-y", *words, *names)
+        for package in (self._folder / "archives").glob("*.deb"):
+            self._run("dpkg-deb", "--extract", str(package), str(root))
+        self._run("apt-get", "clean")
+
+    def _update(self) -> None:
+        self._configure()
+        self._run("apt-get", "-qq", "update")
 
     def _configure(self) -> None:
         archive = "debian-security" if self._name.endswith("-security") else "debian"
@@ -88,7 +103,8 @@ class _Suite:
             "Dir::State::Lists": self._folder / "lists",
             "Dir::State::Status": self._folder / "status",
             "Dir::Cache": self._folder,
-            "APT::Architecture": "amd64",
+            "APT::Architecture": self._architecture,
+            "APT::Architectures": self._architecture,
             "APT::Sandbox::User": "",  # the cache is the user's own
             "APT::Update::Error-Mode": "any",
             "Acquire::Languages": "none",

@@ -25,7 +25,18 @@ if TYPE_CHECKING:
     from tests.vm.debian import Boot
     from tests.vm.table import Plan
 
-__all__ = ("ROOT", "GuestError", "run")
+__all__ = (
+    "CPUS",
+    "FASTER",
+    "LOG_FILE",
+    "RESULTS_FILE",
+    "ROOT",
+    "GuestError",
+    "prepare",
+    "results_in",
+    "run",
+    "watched",
+)
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 CPUS: Final = "2"
@@ -36,6 +47,7 @@ EMULATED: Final = ("FOURWAVE_EMULATED=1", "FOURWAVE_LOADER_TIMEOUT_S=300")
 SHARED: Final = "/run/shared"
 RESULTS: Final = "/run/results"
 RESULTS_FILE: Final = "results.json"
+LOG_FILE: Final = "console.log"
 
 
 class GuestError(Exception):
@@ -49,11 +61,21 @@ def run(
 
     `folder` takes the results and the console's log. Raises GuestError.
     """
+    prepare(folder, plan)
+    watched(_command(boot, folder, append), folder, deadline_s)
+    return results_in(folder)
+
+
+def prepare(folder: Path, plan: Plan) -> None:
+    """Empty the folder but for the plan."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    log = folder / "console.log"
     (folder / PLAN_FILE).write_text(json.dumps(plan))
-    command = _command(boot, folder, append)
+
+
+def watched(command: Sequence[str], folder: Path, deadline_s: float) -> None:
+    """Run an emulator to its end, its console into the folder's log. Raises GuestError."""
+    log = folder / LOG_FILE
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     with log.open("wb") as output:
         guest = subprocess.Popen(
@@ -71,7 +93,6 @@ def run(
             raise GuestError(f"not done after {deadline_s:g} s; see {log}") from None
         finally:
             _end(guest)
-    return _results(folder, log)
 
 
 def _command(boot: Boot, folder: Path, append: Sequence[str]) -> list[str]:
@@ -105,7 +126,9 @@ def _end(guest: subprocess.Popen[bytes]) -> None:
         guest.wait()
 
 
-def _results(folder: Path, log: Path) -> dict[str, Any]:
+def results_in(folder: Path) -> dict[str, Any]:
+    """Return what inside.py left there. Raises GuestError."""
+    log = folder / LOG_FILE
     try:
         results: dict[str, Any] = json.loads((folder / RESULTS_FILE).read_text())
     except (OSError, ValueError) as error:

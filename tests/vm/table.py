@@ -6,7 +6,7 @@ from __future__ import annotations
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -28,6 +28,7 @@ class Kernel:
     `without` says why each of some tests is not for this kernel. A row with `append`, more words
     for the kernel's command line, is another host with the same kernel: it has a `name` and
     `tests` of its own. `refused`: part of what fourwave must say there instead of working.
+    `architecture`: Debian's name of it; a foreign one is a userland of its own, too.
     """
 
     release: str
@@ -39,6 +40,7 @@ class Kernel:
     append: tuple[str, ...] = ()
     tests: tuple[str, ...] = ()
     refused: str = ""
+    architecture: str = "amd64"
 
     def __post_init__(self) -> None:
         """Name it after its release, unless it is another host."""
@@ -73,20 +75,11 @@ def userlands(table: Path = USERLANDS) -> list[Userland]:
 def kernels(table: Path = TABLE) -> list[Kernel]:
     """Return every row, oldest kernel first."""
     rows = tomllib.loads(table.read_text())["kernel"]
-    return [
-        Kernel(
-            row["release"],
-            tuple(row["suites"]),
-            row["why"],
-            tuple(row["hooks"]),
-            row.get("without", {}),
-            row.get("name", ""),
-            tuple(row.get("append", ())),
-            tuple(row.get("tests", ())),
-            row.get("refused", ""),
-        )
-        for row in rows
-    ]
+    return [Kernel(**{key: _frozen(value) for key, value in row.items()}) for row in rows]
+
+
+def _frozen(value: object) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 def chosen(names: Iterable[str]) -> list[Kernel]:

@@ -21,7 +21,7 @@ from tests.vm.debian import KEYRING, MIRROR
 if TYPE_CHECKING:
     from tests.vm.table import Userland
 
-__all__ = ("Environment", "UserlandMissingError", "with_python", "with_suite")
+__all__ = ("Environment", "UserlandMissingError", "install", "with_python", "with_suite")
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 # BCC for the loader; the rest is what the tests run.
@@ -75,7 +75,7 @@ def with_suite(row: Userland, cache: Path, folder: Path) -> Environment:
     script.chmod(0o755)
     if row.resident == "host":
         return Environment((sys.executable,), {"FOURWAVE_BCC_PYTHON": str(script)})
-    _install(row.python, root / SITE.lstrip("/"))
+    install(row.python, root / SITE.lstrip("/"))
     variables = {"PYTHONPATH": f"{ROOT}:{SITE}", "PYTHONDONTWRITEBYTECODE": "1"}
     return Environment((str(script),), variables)
 
@@ -83,7 +83,7 @@ def with_suite(row: Userland, cache: Path, folder: Path) -> Environment:
 def with_python(version: str, cache: Path) -> Environment:
     """Return this host with another Python for the resident. Raises UserlandMissingError."""
     python, site = _find_python(version), cache / f"python-{version}"
-    _install(version, site)
+    install(version, site)
     variables = {"PYTHONPATH": f"{ROOT}:{site}", "PYTHONDONTWRITEBYTECODE": "1"}
     return Environment((str(python),), variables)
 
@@ -116,7 +116,11 @@ def _find_python(version: str) -> Path:
     raise UserlandMissingError(f"no python{version} in PATH or ~/.pyenv/versions")
 
 
-def _install(version: str, site: Path) -> None:
+def install(version: str, site: Path, *platforms: str) -> None:
+    """Put what the tests import there, for another Python or machine.
+
+    Raises UserlandMissingError.
+    """
     project = ROOT / "pyproject.toml"
     stamp = site / "complete"
     if stamp.exists() and stamp.stat().st_mtime > project.stat().st_mtime:
@@ -126,7 +130,8 @@ def _install(version: str, site: Path) -> None:
     names = [*wanted["project"]["dependencies"], *wanted["dependency-groups"]["test"]]
     names = [name for name in names if not name.startswith(NOT_NEEDED)]
     where = ("--target", str(site), "--python-version", version, "--only-binary=:all:")
-    _run(sys.executable, "-m", "pip", "install", "-qq", *where, *names)
+    machine = [f"--platform={name}" for name in platforms]
+    _run(sys.executable, "-m", "pip", "install", "-qq", *where, *machine, *names)
     stamp.touch()
 
 
