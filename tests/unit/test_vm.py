@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.vm import page
+from tests.vm import debian, page
 from tests.vm.guest import ROOT
 from tests.vm.inside import counted
 from tests.vm.run import BY_HOOKS, EXTENTS, STEADY, plan_for
@@ -109,6 +110,27 @@ def test_another_host_has_a_name_and_tests_of_its_own() -> None:
 def test_a_kernel_that_cannot_be_had_is_on_the_page() -> None:
     missing = {"error": "trixie: not found", "date": "2026-01-02", "extent": "few"}
     assert "| **trixie: not found** |" in page.text([(ROW, missing)])
+
+
+def test_packages_come_from_where_the_host_has_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = "http://near.example/debian-security/\nhttp://near.example/debian/\n"
+    answer = subprocess.CompletedProcess((), 0, stdout=said)
+    monkeypatch.setattr(debian.subprocess, "run", lambda *_, **__: answer)
+    assert debian.mirror("debian") == "http://near.example/debian"
+    answer.stdout = "http://archive.example/ubuntu/\n"
+    assert debian.mirror("debian-security") == f"{debian.MIRROR}/debian-security"
+
+
+def test_a_kernel_is_kept_when_the_archive_is_out_of_reach(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(debian, "mirror", lambda archive: f"file:{tmp_path}/{archive}")
+    with pytest.raises(debian.KernelMissingError, match="trixie: apt-get"):
+        debian.get(ROW, tmp_path)
+    unpacked = tmp_path / "trixie/linux-image-6.12.1-amd64"
+    (unpacked / "lib/modules/6.12.1-amd64").mkdir(parents=True)
+    (unpacked / "complete").touch()
+    assert debian.get(ROW, tmp_path).version == "6.12.1-amd64"
 
 
 def test_a_junit_file_is_counted(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ The packages are unpacked, never installed.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from tests.vm.table import Kernel
 
-__all__ = ("Boot", "KernelMissingError", "Suite", "get")
+__all__ = ("Boot", "KernelMissingError", "Suite", "get", "mirror")
 
 MIRROR: Final = "http://deb.debian.org"
 KEYRING: Final = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
@@ -55,6 +56,20 @@ def get(kernel: Kernel, cache: Path) -> Boot:
     raise KernelMissingError("; ".join(reasons))
 
 
+def mirror(archive: str) -> str:
+    """Return where the host's own apt gets this archive, `debian` or `debian-security`.
+
+    Debian's own mirror for a host that is no Debian, or names its mirror otherwise.
+    """
+    words = ("apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages")
+    with contextlib.suppress(OSError):
+        said = subprocess.run(words, capture_output=True, text=True, check=False).stdout
+        for uri in said.split():
+            if uri.endswith(f"/{archive}/"):
+                return uri.removesuffix("/")
+    return f"{MIRROR}/{archive}"
+
+
 class Suite:
     """One suite of one architecture, with its own lists in a folder."""
 
@@ -70,7 +85,10 @@ class Suite:
 
     def boot(self, release: str) -> Boot:
         """Return the suite's kernel. Raises KernelMissingError when it is another release."""
-        self._update()
+        try:
+            self._update()
+        except KernelMissingError as unreachable:
+            return self._kept(release, unreachable)
         packages = self._packages()
         newest = PART.fullmatch(packages[0]) if packages else None
         if newest is None or newest[1] != release:
@@ -95,7 +113,7 @@ class Suite:
         for folder in ("lists/partial", "archives/partial"):
             (self._folder / folder).mkdir(parents=True, exist_ok=True)
         (self._folder / "status").touch()
-        source = f"deb [signed-by={KEYRING}] {MIRROR}/{archive} {self._name} main\n"
+        source = f"deb [signed-by={KEYRING}] {mirror(archive)} {self._name} main\n"
         (self._folder / "sources.list").write_text(source)
         settings = {
             "Dir::Etc::SourceList": self._folder / "sources.list",
@@ -133,8 +151,19 @@ class Suite:
             shutil.rmtree(root / "debs")
             _settle(root)
             (root / "complete").touch()
-        modules = next((root / "lib/modules").iterdir())
-        self._run("depmod", "-b", str(root), modules.name)
+        self._run("depmod", "-b", str(root), _modules(root).name)
+        return self._boot(root)
+
+    # An archive that is out of reach for a while makes no kernel go that was here before.
+    def _kept(self, release: str, unreachable: KernelMissingError) -> Boot:
+        stamps = self._folder.glob("linux-*/complete")
+        for stamp in sorted(stamps, key=lambda path: path.stat().st_mtime, reverse=True):
+            if (match := PART.fullmatch(stamp.parent.name)) and match[1] == release:
+                return self._boot(stamp.parent)
+        raise unreachable
+
+    def _boot(self, root: Path) -> Boot:
+        modules = _modules(root)
         return Boot(modules / "vmlinuz", modules.name, self._name)
 
     def _run(self, *command: str, cwd: Path | None = None) -> str:
@@ -156,11 +185,16 @@ class Suite:
         return done.stdout
 
 
+def _modules(root: Path) -> Path:
+    (folder,) = (root / "lib/modules").iterdir()
+    return folder
+
+
 # lib/modules/VERSION/vmlinuz, whichever way the packages lay it out: there virtme-ng finds both.
 def _settle(root: Path) -> None:
     if (root / "usr/lib/modules").is_dir() and not (root / "lib").exists():
         (root / "usr/lib").rename(root / "lib")
-    (modules,) = (root / "lib/modules").iterdir()
+    modules = _modules(root)
     image = root / "boot" / f"vmlinuz-{modules.name}"
     if image.exists():
         image.rename(modules / "vmlinuz")

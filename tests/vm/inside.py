@@ -21,7 +21,9 @@ from typing import Any, Final
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 FOURWAVE: Final = (sys.executable, "-m", "tracer")
-DEMO_TRIES: Final = 3
+DEMO_TRIES: Final = 5
+# A delayed ACK that left before its FIN was there, and what had no time left.
+LATE: Final = re.compile(r"'s (handshake|fin_ack) is|did not come to its end")
 PLAN_FILE: Final = "plan.json"
 STEP_S: Final = 2400.0
 TAIL_CHARS: Final = 2000
@@ -68,13 +70,17 @@ def doctor(mode: str, _folder: Path, _arguments: list[str]) -> Step:
 def demo(mode: str, _folder: Path, _arguments: list[str]) -> Step:
     """Return whether the demonstration's verdicts were right.
 
-    What it means to make needs a processor that is in time, which an emulated one is not always.
+    What it means to make needs a processor that is in time, which an emulated one is not always:
+    then all of it is shown again, unless anything else was wrong. `late` tells what it was.
     """
+    late: list[str] = []
     for _ in range(DEMO_TRIES):
-        step, _ = run(mode, *FOURWAVE, "demo")
-        if step["ok"]:
+        step, output = run(mode, *FOURWAVE, "demo", "--json")
+        wrong = [text for line in map(json.loads, output.splitlines()) for text in line["wrong"]]
+        if not wrong or not all(LATE.search(text) for text in wrong):
             break
-    return step
+        late += wrong
+    return {**step, "wrong": wrong, "late": late}
 
 
 def tests(mode: str, folder: Path, arguments: list[str]) -> Step:

@@ -75,7 +75,8 @@ def failures(results: Results) -> Iterator[str]:
             for test, message in bad.items():
                 yield f"{mode}: {test}: {message.strip()[:MESSAGE_CHARS]}"
             if not step["ok"] and not bad:
-                yield f"{mode}: {name}: {step.get('said', 'failed').strip()}"
+                said = "; ".join([*step.get("wrong", ()), step.get("said", "failed").strip()])
+                yield f"{mode}: {name}: {said}"
 
 
 # Where it cannot work it must say why: doctor in its facts, the others on stderr.
@@ -168,4 +169,6 @@ def _section(kernel: Kernel, results: Results | None) -> Iterator[str]:
         for fact in steps.get("doctor", {}).get("facts", []):
             if fact["name"] in SHOWN:
                 yield f"- {fact['name']}: {' '.join(fact['detail'].split())}"
+        if late := steps.get("demo", {}).get("late"):
+            yield f"- demo: shown again, since {'; '.join(late)}"
         yield ""

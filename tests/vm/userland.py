@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from tests.vm.debian import KEYRING, MIRROR
+from tests.vm.debian import KEYRING, mirror
 
 if TYPE_CHECKING:
     from tests.vm.table import Userland
@@ -103,7 +103,7 @@ def _debootstrap(suite: str, root: Path) -> None:
     include = ",".join(PACKAGES)
     keyring = f"--keyring={KEYRING}"
     words = ("debootstrap", "--variant=minbase", keyring, f"--include={include}", suite)
-    _run(*words, str(root), f"{MIRROR}/debian")
+    _run(*words, str(root), mirror("debian"))
     (root / "complete").touch()
 
 
