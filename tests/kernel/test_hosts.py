@@ -33,6 +33,7 @@ LACKS: Final = {
 HOST_LACKS: Final = 3
 # As a container has them that was given CAP_BPF and more, and as a rootless one has them.
 CONTAINER: Final = "unshare --pid --fork --mount-proc --net --ipc --uts --cgroup"
+HOSTS_NAMESPACES: Final = "unshare --ipc --uts --cgroup"  # of --pid=host --network=host
 ROOTLESS: Final = "unshare --user --map-root-user --pid --fork --mount-proc --net"
 LOCKDOWN: Final = Path("/sys/kernel/security/lockdown")
 
@@ -87,6 +88,15 @@ def test_in_a_container_it_works() -> None:
     script = f"ip link set lo up && exec {FOURWAVE} demo"
     done = run_in_namespace(f"exec {CONTAINER} sh -c '{script}'")
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_in_a_container_with_the_hosts_namespaces_it_works() -> None:
+    """Beside mounts, names and cgroups nothing is its own: it traces and counts as the host."""
+    done = run_in_namespace(f"exec {HOSTS_NAMESPACES} {FOURWAVE} doctor --json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = facts(done.stdout)
+    assert found["attach"]["ok"]
+    assert found["census"]["ok"]
 
 
 def test_in_a_container_nobody_else_is_named() -> None:
