@@ -39,7 +39,7 @@ PACKAGES: Final = (
     *("linux-image-arm64", "busybox", "kmod", "dash", "coreutils", "util-linux"),
     *("python3", "python3-bpfcc", "iproute2", "tcpdump", "gcc", "libc6-dev"),
 )
-MODULES: Final = ("tun", "veth", "bridge", "stp", "llc", "sch_netem")
+MODULES: Final = (*("tun", "veth", "bridge", "stp", "llc", "sch_netem", "inet_diag", "tcp_diag"),)
 UNUSED: Final = ("var", "usr/share/doc", "usr/share/man", "usr/share/locale")
 PLATFORMS: Final = ("manylinux2014_aarch64", "manylinux_2_28_aarch64")
 # As guest_foreign.sh has them.
@@ -84,7 +84,7 @@ def run(row: Kernel, plan: Plan, cache: Path, folder: Path, deadline_s: float) -
 
 def _machine(suite: str, architecture: str, folder: Path) -> Machine:
     root, stamp = folder / "root", folder / "complete"
-    if not stamp.exists():
+    if not stamp.exists() or stamp.stat().st_mtime < Path(__file__).stat().st_mtime:
         shutil.rmtree(root, ignore_errors=True)
         root.mkdir(parents=True)
         Suite(suite, folder, architecture).unpack(PACKAGES, root)
