@@ -29,6 +29,7 @@
 #include "accept.h"
 #include "time_wait.h"
 #include "strays.h"
+#include "descriptor.h"
 #include "sigpipe.h"
 
 /* Of a field: read now, not kept in a register. The verifier would follow each
