@@ -78,6 +78,11 @@ def wishes(options: dict[str, Any]) -> runs_census.Wishes:
     metavar="N",
     help="Of each group list the N oldest sockets: fd, ends, age, unread.",
 )
+@click.option(
+    "--stacks",
+    is_flag=True,
+    help="Show which user stacks accepted or connected suspects (with --over or --watch).",
+)
 @cli_options.options(SOCKET_OPTIONS, LOOK_OPTIONS)
 @_sort("severity", "count", "growth", "age", "unread")
 def leaks(**options: Any) -> None:
@@ -87,9 +92,9 @@ def leaks(**options: Any) -> None:
     bounded. awaits gc, late close: closed in the end. half close: still sending. in accept queue:
     nobody took it yet. One look judges by ages ("?"); --over 60 sees who comes and leaves.
     """
-    from tracer import runs_census  # noqa: PLC0415 - each command imports what it needs
+    from tracer import runs_leaks  # noqa: PLC0415 - each command imports what it needs
 
-    runs_census.leaks(wishes(options))
+    runs_leaks.leaks(wishes(options))
 
 
 @click.command()

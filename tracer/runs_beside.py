@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from tracer.kernel.census import CensusSource
     from tracer.kernel.hooks import Hook
+    from tracer.kernel.origins import OriginSource
     from tracer.kernel.source import KernelSource
     from tracer.wire import Records
 
@@ -52,6 +53,12 @@ class Follower:
 
         return hooks.in_force(self._source.manifest, hook)
 
+    def origins(self) -> OriginSource:
+        """Return where sockets came from; only where `attach` was asked for it."""
+        from tracer.kernel.origins import OriginSource  # noqa: PLC0415 - ELF files
+
+        return OriginSource(self._source.loaded)
+
     def fetch(self) -> None:
         """Take what has come."""
         for batch in self._source.take():
@@ -59,15 +66,17 @@ class Follower:
                 self._session.feed(batch)
 
 
-def attach(stack: ExitStack, without: str, counted: Counted | None = None) -> Follower | None:
-    """Return this host's follower, closed with the stack.
+def attach(
+    stack: ExitStack, without: str, counted: Counted | None = None, *, origins: bool = False
+) -> Follower | None:
+    """Return this host's follower, closed with the stack; `origins`: it notes user stacks, too.
 
     Where the host refuses it None, and on stderr why, and what is missed `without` it.
     """
     from tracer.kernel.census import CensusSource  # noqa: PLC0415
     from tracer.kernel.source import KernelSource  # noqa: PLC0415
 
-    loader = KernelSource.load(census=CensusSource.options())
+    loader = KernelSource.load(census=CensusSource.options(), origins=origins)
     try:
         source = stack.enter_context(KernelSource(loader))
     except HostError as error:

@@ -45,6 +45,7 @@ class Wishes:
     watch_s: float | None = None
     older_s: float = 10.0
     sockets: int = 0
+    stacks: bool = False
     as_json: bool = False
     color: bool = False
 
@@ -52,30 +53,6 @@ class Wishes:
     def several(self) -> bool:
         """Whether there is more than one look."""
         return self.over_s > 0 or self.watch_s is not None
-
-
-def leaks(wishes: Wishes) -> None:
-    """Show who leaks CLOSE_WAIT. Raises HostError.
-
-    More than one look also traces: what enters CLOSE_WAIT meanwhile has an exact age.
-    """
-    with ExitStack() as stack:
-        source, beside = _beside(stack, wishes, "ages in CLOSE_WAIT are lower bounds")
-        from tracer.detectors.close_wait_leak import CloseWaitLeak  # noqa: PLC0415
-        from tracer.outputs import leaks as form  # noqa: PLC0415
-
-        detector = CloseWaitLeak(int(wishes.older_s * MS_PER_S), listed=wishes.sockets)
-        narrow = _filter(wishes).narrow
-
-        def show(census: Census, width: int | None) -> Iterable[str]:
-            report = detector.look(narrow(census))
-            chosen = _first(report.findings, form.SORTS[wishes.sort], wishes)
-            if width is None:
-                return form.as_json(report, chosen, census)
-            return form.as_lines(report, chosen, census, width, color=wishes.color)
-
-        rows = (TcpState.LISTEN, TcpState.CLOSE_WAIT)
-        _follow(source, wishes, show, rows, beside=beside)
 
 
 def ports(wishes: Wishes) -> None:
@@ -94,18 +71,18 @@ def ports(wishes: Wishes) -> None:
             openers.add(closes)
 
         without = "connect() without a port is not counted, nor who opened connections"
-        source, beside = _beside(stack, wishes, without, closed)
+        source, beside = look_beside(stack, wishes, without, closed)
         from tracer.detectors.local_ports import LocalPorts  # noqa: PLC0415
         from tracer.detectors.time_wait import TimeWait  # noqa: PLC0415
         from tracer.outputs import ports as form  # noqa: PLC0415
 
-        local, waiting, asked = LocalPorts(openers), TimeWait(), _filter(wishes)
+        local, waiting, asked = LocalPorts(openers), TimeWait(), asked_for(wishes)
 
         def show(census: Census, width: int | None) -> Iterable[str]:
             mine = asked.narrow(census)
             owners, totals = waiting.look(mine)
             found = form.Ports(
-                chosen=_first(local.look(mine), form.SORTS[wishes.sort], wishes),
+                chosen=first(local.look(mine), form.SORTS[wishes.sort], wishes),
                 served=[one for one in owners if one.lport is not None][: wishes.limit],
                 totals=totals,
                 failures=_failures(missed, asked, census) if beside else None,
@@ -118,7 +95,7 @@ def ports(wishes: Wishes) -> None:
                 return form.as_json(found, census)
             return form.as_lines(found, census, width, color=wishes.color)
 
-        _follow(source, wishes, show, (TcpState.LISTEN,), users=True, beside=beside)
+        follow(source, wishes, show, (TcpState.LISTEN,), users=True, beside=beside)
 
 
 # Whatever namespaces the census is of: a namespace that ended has no failure worth a line.
@@ -138,12 +115,12 @@ def listeners(wishes: Wishes) -> None:
 
         accepted = AcceptWaits()
         without = "how long connections wait for accept() is not known"
-        source, beside = _beside(stack, wishes, without, accepted.add)
+        source, beside = look_beside(stack, wishes, without, accepted.add)
         from tracer.detectors.listen_overflow import ListenOverflow  # noqa: PLC0415
         from tracer.kernel import hooks  # noqa: PLC0415
         from tracer.outputs import listeners as form  # noqa: PLC0415
 
-        detector, asked = ListenOverflow(), _filter(wishes)
+        detector, asked = ListenOverflow(), asked_for(wishes)
         seen = beside is not None and beside.hooks(hooks.ACCEPTED)
 
         def show(census: Census, width: int | None) -> Iterable[str]:
@@ -153,12 +130,12 @@ def listeners(wishes: Wishes) -> None:
             report = detector.look(census)
             cookies = frozenset(census.sockets["cookie"][asked.mask(census)].tolist())
             mine = [finding for finding in report.findings if finding.cookie in cookies]
-            chosen = _first(mine, form.SORTS[wishes.sort], wishes)
+            chosen = first(mine, form.SORTS[wishes.sort], wishes)
             if width is None:
                 return form.as_json(report, chosen, census, waits)
             return form.as_lines(report, chosen, census, waits, width, color=wishes.color)
 
-        _follow(source, wishes, show, (TcpState.LISTEN,), beside=beside)
+        follow(source, wishes, show, (TcpState.LISTEN,), beside=beside)
 
 
 def states(wishes: Wishes) -> None:
@@ -173,18 +150,28 @@ def states(wishes: Wishes) -> None:
                 return form.as_json(counted, census, *order)
             return form.as_lines(counted, census, width, *order, color=wishes.color)
 
-        _follow(source, wishes, show, (TcpState.LISTEN,))
+        follow(source, wishes, show, (TcpState.LISTEN,))
 
 
-# Closes are followed besides where there is time for some to come.
-def _beside(
-    stack: ExitStack, wishes: Wishes, without: str, counted: Counted | None = None
+def look_beside(
+    stack: ExitStack,
+    wishes: Wishes,
+    without: str,
+    counted: Counted | None = None,
+    *,
+    origins: bool = False,
 ) -> tuple[CensusSource, Follower | None]:
-    beside = runs_beside.attach(stack, without, counted) if wishes.several else None
+    """Return the source of censuses, and the follower of closes where there is time for some.
+
+    Both are closed with the stack. `without`: what is missed where closes cannot be followed.
+    """
+    beside = None
+    if wishes.several:
+        beside = runs_beside.attach(stack, without, counted, origins=origins)
     return stack.enter_context(beside.census() if beside else runs_looks.attach()), beside
 
 
-def _follow(
+def follow(
     source: CensusSource,
     wishes: Wishes,
     show: Form,
@@ -193,6 +180,7 @@ def _follow(
     users: bool = False,
     beside: Follower | None = None,
 ) -> None:
+    """Take censuses as wished and show each. Raises HostError."""
     from tracer.outputs.screen import Screen  # noqa: PLC0415
     from tracer.session_live import Stop  # noqa: PLC0415
 
@@ -214,14 +202,16 @@ def _write(screen: Screen, made: Iterable[str], wishes: Wishes) -> None:
         screen.show(list(made))
 
 
-def _filter(wishes: Wishes) -> CensusFilter:
+def asked_for(wishes: Wishes) -> CensusFilter:
+    """Return which sockets are meant."""
     from tracer.detectors.narrow import CensusFilter  # noqa: PLC0415
 
     return CensusFilter(**wishes.filters)
 
 
 # Detectors return the gravest first; a stable sort keeps that among equals.
-def _first(
+def first(
     findings: Sequence[Finding], key: Callable[[Finding], float], wishes: Wishes
 ) -> list[Finding]:
+    """Return those to be shown, in the order asked for."""
     return sorted(findings, key=key)[: wishes.limit]

@@ -25,15 +25,18 @@ from tracer.detectors.port_failures import PortFailure
 from tracer.detectors.socket_states import socket_states
 from tracer.detectors.stale import stale, still
 from tracer.detectors.time_wait import TimeWait
+from tracer.origins import Frame, How, Origin, Origins
 from tracer.outputs import census as counts
 from tracer.outputs import findings as form
 from tracer.outputs import killing, leaks, listeners, ports
+from tracer.outputs import origins as stacks
 from tracer.outputs.screen import Screen
 from tracer.outputs.table import Column, lines
 from tracer.tcp import WAITED_MAX_US, TcpState
 
 if TYPE_CHECKING:
     from tracer.census import Census
+    from tracer.detectors.close_wait_leak import CloseWaitReport
 
 DOCS = Path(__file__).parents[2] / "docs"
 LONG_V6 = "2001:db8:1111:2222:3333:4444:5555:6666"
@@ -76,6 +79,16 @@ WAITS = listeners.Waits(
 )
 
 
+FRAME = Frame("evil\udcff\x1b[31m" + "long" * 40, "module\n", 12)
+STACK = Origin(How.ACCEPTED, 4_194_304, HOSTILE, 1_999, (FRAME,) * 11, gone=True)
+
+
+def with_stacks(report: CloseWaitReport) -> leaks.Leaks:
+    """Return what there is to show, with the same stack for each group but the last."""
+    origins: list[Origins | None] = [Origins((STACK,), 2_000, 1)] * len(report.findings)
+    return leaks.Leaks(report, report.findings, [*origins[1:], None][: len(origins)], {})
+
+
 def views(census: Census, width: int) -> dict[str, list[str]]:
     found, destinations = CloseWaitLeak().look(census), LocalPorts().look(census)
     heard, (services, totals) = ListenOverflow().look(census), TimeWait().look(census)
@@ -83,7 +96,7 @@ def views(census: Census, width: int) -> dict[str, list[str]]:
     failures = FAILED if len(census.ports) else None
     stale_ones = stale(census, CensusFilter(), [TcpState.CLOSE_WAIT], 0)
     return {
-        "leaks": leaks.as_lines(found, found.findings, census, width, color=False),
+        "leaks": leaks.as_lines(with_stacks(found), census, width, color=False),
         "ports": ports.as_lines(
             ports.Ports(destinations, served, totals, failures), census, width, color=False
         ),
@@ -109,7 +122,7 @@ def test_json_lines_hold_what_the_docs_promise(busy: Census) -> None:
     found, destinations = CloseWaitLeak(listed=2).look(busy), LocalPorts().look(busy)
     heard, (services, totals) = ListenOverflow().look(busy), TimeWait().look(busy)
     text = [
-        *leaks.as_json(found, found.findings, busy),
+        *leaks.as_json(with_stacks(found), busy),
         *ports.as_json(ports.Ports(destinations, services[1:], totals, FAILED), busy),
         *listeners.as_json(heard, heard.findings, busy, WAITS),
         *killing.as_json(busy.sockets[:2], busy, None, str),
@@ -154,6 +167,36 @@ def test_the_wait_for_accept_is_shown_where_it_is_known() -> None:
     assert second["accept_wait"] is None
 
 
+def test_a_stack_is_told_below_its_group() -> None:
+    """Eight frames at most; of an interpreter's the functions of its language alone."""
+    frames = (
+        Frame("accept4", "libc.so.6", 19),
+        Frame("py::serve:/srv/app.py", None, 11),
+        Frame("eval", "python3", 1_000),
+        Frame(None, "python3", 4_660),
+        *(Frame(f"py::f{n}:/srv/app.py", None, 11) for n in range(9)),
+    )
+    origin = Origin(How.CONNECTED, 7, b"web", 40, frames, gone=False)
+    shown = stacks.as_lines(Origins((origin,), 52, 12), 79)
+    assert shown[:3] == [
+        "    connect() by web[7], 40 of 52 sockets:",
+        "        py::serve:/srv/app.py+0xb",
+        "        py::f0:/srv/app.py+0xb",
+    ]
+    assert shown[9:] == [
+        "        (2 frames more)",
+        "    No stack of 12 of 52 sockets: opened before this began, or not noted.",
+    ]
+    native = replace(origin, frames=(frames[0], frames[3], Frame(None, None, 0x7F00)), gone=True)
+    assert stacks.as_lines(Origins((native,), 1, 0), 79) == [
+        "    connect() by web[7], which is gone, 40 of 1 socket:",
+        "        accept4+0x13 (libc.so.6)",
+        "        python3+0x1234",
+        "        0x7f00",
+    ]
+    assert stacks.as_json(None) is None
+
+
 def test_a_wait_too_long_for_its_field_is_a_lower_bound() -> None:
     census = c.census(0, [c.listener(80)])
     heard = ListenOverflow().look(census)
@@ -176,6 +219,11 @@ def test_what_closes_left_out_is_told() -> None:
     for chosen in (heard.findings, ()):
         shown = listeners.as_lines(heard, chosen, census, waits, 79, color=False)
         assert told("5 waits for accept()") in shown
+    report = CloseWaitLeak().look(census)
+    suspects = leaks.Leaks(report, (), (), {"stacks of sockets": 9})
+    assert told("9 stacks of sockets") in leaks.as_lines(suspects, census, 79, color=False)
+    (total,) = map(json.loads, leaks.as_json(suspects, census))
+    assert total["left_out"] == {"users": 3, "stacks of sockets": 9}
     (total,) = map(json.loads, ports.as_json(found, census))
     assert total["left_out"] == {"users": 3, "openers of connections": 6}
     *_, total = map(json.loads, listeners.as_json(heard, (), census, waits))

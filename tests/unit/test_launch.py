@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 from tracer.errors import HostError, UsageError
-from tracer.kernel import launch
+from tracer.kernel import launch, lockdown
 from tracer.kernel.launch import Loader, bpf_dir, python_candidates
 
 if TYPE_CHECKING:
@@ -315,7 +315,7 @@ def test_what_lockdown_refuses_is_no_bug_to_report(
     python: Callable[[str, str], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The verifier says EINVAL of a helper that confidentiality takes away."""
-    monkeypatch.setattr(launch.lockdown, "mode", lambda: "confidentiality")
+    monkeypatch.setattr(lockdown, "mode", lambda: "confidentiality")
     refusal = error_report("load", "load sweep: no", 22, "cannot use helper")
     text = failure(python("reports", refusal), monkeypatch)
     assert "lockdown=integrity" in text.splitlines()[-1]

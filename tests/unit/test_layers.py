@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 ROOT: Final = Path(__file__).parents[2]
 PACKAGE: Final = ROOT / "tracer"
 
-FACTS: Final = ("batch", "census", "errors", "tcp")
+FACTS: Final = ("batch", "census", "errors", "origins", "tcp")
 JUDGE: Final = ("actors", "columns", "verdict", "wire", "classify")
 COUNT: Final = ("spans", "tally", "samples")
 PURE: Final = (*FACTS, *JUDGE, "why", "close", "metrics", "filters", "waiting", "amend", *COUNT)
@@ -31,6 +31,7 @@ MAY_IMPORT: Final[dict[str, tuple[str, ...]]] = {
     "batch": (),
     "census": (),
     "errors": (),
+    "origins": (),
     "tcp": (),
     # bytes to verdicts: pure
     "actors": FACTS,
@@ -86,6 +87,7 @@ IMPURE: Final = {"os", "pathlib", "select", "socket", "subprocess", "sys", "thre
 ONLY_IN: Final = {
     "bcc": ("kernel.load",),
     "pyroute2": ("kernel.sock_diag",),
+    "elftools": ("kernel.elf_symbols",),
     "prometheus_client": ("outputs.exporter",),
     "click": ("cli",),
     "tornado": ("web",),

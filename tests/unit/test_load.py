@@ -457,7 +457,7 @@ def test_its_modules_are_of_the_oldest_python() -> None:
     """The distribution's Python may be older than ours: its syntax, annotations unread."""
     modules = reached("load")
     taking = {"source_text", "kallsyms", "btf", "facts", "header", "instructions", "bpf"}
-    caching = {"compiled", "capabilities", "load_census", "load_tracepoints"}
+    caching = {"compiled", "capabilities", "load_census", "load_origins", "load_tracepoints"}
     hooking = {"hooking", "hooks", "kprobe"}
     assert modules == {"load", *taking, *caching, "stages", "handoff", *hooking}
     for name in modules:
@@ -590,4 +590,5 @@ def test_sets_are_loaded_as_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     assert manifest["census"] == 1
     assert set(fds) == {"census:fd"}
     assert "teardown" not in manifest
-    assert set(load.load({**OPTIONS, "sets": list(load.SETS)})[1]) == {"teardown:fd", "census:fd"}
+    everything = {"teardown:fd", "census:fd", "origins:fd"}
+    assert set(load.load({**OPTIONS, "sets": list(load.SETS)})[1]) == everything

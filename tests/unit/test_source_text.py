@@ -35,7 +35,7 @@ def compile_c(text: str, *options: str) -> None:
 
 def test_our_own_headers_are_put_in_place() -> None:
     """BCC's rewriter looks at the main file only."""
-    mains = ("teardown.bpf.c", "census.bpf.c")
+    mains = ("teardown.bpf.c", "census.bpf.c", "origins.bpf.c")
     text = "".join(assemble(BPF, main, "", []) for main in mains)
     assert '#include "' not in text
     for path in BPF.glob("*.[ch]"):

@@ -115,7 +115,7 @@ def test_a_kernel_that_cannot_be_had_is_on_the_page() -> None:
 def test_packages_come_from_where_the_host_has_them(monkeypatch: pytest.MonkeyPatch) -> None:
     said = "http://near.example/debian-security/\nhttp://near.example/debian/\n"
     answer = subprocess.CompletedProcess((), 0, stdout=said)
-    monkeypatch.setattr(debian.subprocess, "run", lambda *_, **__: answer)
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: answer)
     assert debian.mirror("debian") == "http://near.example/debian"
     answer.stdout = "http://archive.example/ubuntu/\n"
     assert debian.mirror("debian-security") == f"{debian.MIRROR}/debian-security"

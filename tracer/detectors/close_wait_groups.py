@@ -182,6 +182,12 @@ class Groups:
             bounds = int(self._age_ms[i]), int(self._at_most_ms[i])
             yield (self._rows[i], *bounds, Use(int(self._use[i])))
 
+    def newest(self, group: int, most: int) -> tuple[int, ...]:
+        """Return the cookies of a group's sockets, the newest first."""
+        members = self._members(group)
+        youngest = members[np.argsort(self._age_ms[members], kind="stable")[:most]]
+        return tuple(self._rows["cookie"][youngest].tolist())
+
     def place(self, group: int, *, peers: bool = True) -> Place:
         """Return where the group's connections lead."""
         first = self._first[group]

@@ -51,6 +51,8 @@ class CloseWaitFinding:
     evidence: Evidence
     sockets: tuple[CloseWaitSocket, ...]
     """The oldest, as many as the detector was told to list."""
+    cookies: tuple[int, ...]
+    """Of the newest, as many as the detector was told to; none of what is no suspect."""
     nofile_soft: int | None
     open_fds: int | None
     nofile_share: float | None
@@ -76,8 +78,8 @@ class CloseWaitLeak:
 
     name: Final = "close_wait_leak"
 
-    def __init__(self, older_ms: int = OLDER_MS, *, listed: int = 0) -> None:
-        self._older_ms, self._listed = older_ms, listed
+    def __init__(self, older_ms: int = OLDER_MS, *, listed: int = 0, cookies: int = 0) -> None:
+        self._older_ms, self._listed, self._cookies = older_ms, listed, cookies
         self._history = CloseWaitHistory()
 
     def look(self, census: Census) -> CloseWaitReport:
@@ -88,7 +90,8 @@ class CloseWaitLeak:
         groups = Groups(census, sockets, tell_apart(census, sockets, seen), self._older_ms)
         trends = self._remember(when, sockets["cookie"], groups)
         findings = [
-            _finding(groups, number, trend, self._listed) for number, trend in trends.items()
+            _finding(groups, number, trend, self._listed, self._cookies)
+            for number, trend in trends.items()
         ]
         findings.sort(key=lambda f: (-f.severity, f.verdict, -f.evidence.count))
         return CloseWaitReport(
@@ -110,7 +113,9 @@ class CloseWaitLeak:
         return {number: self._history.trend(key) for number, key in keys.items()}
 
 
-def _finding(groups: Groups, number: int, trend: Trend | None, listed: int) -> CloseWaitFinding:
+def _finding(
+    groups: Groups, number: int, trend: Trend | None, listed: int, cookies: int
+) -> CloseWaitFinding:
     evidence = groups.evidence(number, trend)
     reason = verdicts.decide(evidence)
     rule = verdicts.RULES[reason]
@@ -129,6 +134,7 @@ def _finding(groups: Groups, number: int, trend: Trend | None, listed: int) -> C
         place=groups.place(number),
         evidence=evidence,
         sockets=oldest(groups, number, listed),
+        cookies=groups.newest(number, cookies) if rule.verdict in verdicts.SUSPECTS else (),
         nofile_soft=first.nofile_soft if first else None,
         open_fds=first.open_fds if first else None,
         nofile_share=share,

@@ -128,6 +128,8 @@ RULES: Final[dict[Reason, Rule]] = {
 }
 
 
+SUSPECTS: Final = (Verdict.LEAK, Verdict.AWAITS_GC, Verdict.LATE_CLOSE, Verdict.UNSETTLED)
+"""What some code is to be found for."""
 PLAIN: Final = (Verdict.HALF_CLOSE, Verdict.ACCEPT_QUEUE)
 """What one look settles."""
 

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tracer.kernel import bpf, compiled, handoff, load_census, load_tracepoints
+from tracer.kernel import bpf, compiled, handoff, load_census, load_origins, load_tracepoints
 from tracer.kernel.btf import Btf, BtfError
 from tracer.kernel.capabilities import allow_locked_memory, check_privilege
 from tracer.kernel.facts import facts
@@ -128,6 +128,26 @@ def load_iterators(
         return {"census": refused(error).report}, {}
     except BtfError as error:
         return {"census": unreadable(error).report}, {}
+
+
+def load_stacks(
+    btf: Btf, options: dict[str, Any], _shared: dict[str, int]
+) -> tuple[dict[str, Any], dict[str, int]]:
+    """Load what notes the stacks sockets come from. What refuses it is told, and no failure."""
+    text = load_origins
+    try:
+        text.check(btf)
+        about = text.MAIN, text.ORIGIN_MEMBERS, text.macros_of(options), text.MAPS
+        module, _ = compile_text(btf, options, *about)
+        maps = {name: module[name].map_fd for name in text.MAPS}
+        told, fds = text.attach(maps, module.dump_func, btf)
+    except StageError as failed:
+        return {"origins": failed.report}, {}
+    except bpf.LoadError as error:
+        return {"origins": refused(error).report}, {}
+    except BtfError as error:
+        return {"origins": unreadable(error).report}, {}
+    return {"origins": told}, fds
 
 
 def import_bcc() -> ModuleType:
@@ -238,7 +258,7 @@ def load_sweep(module: Module) -> int:
         raise refused(error) from error
 
 
-SETS = {"teardown": load_teardown, "census": load_iterators}
+SETS = {"teardown": load_teardown, "census": load_iterators, "origins": load_stacks}
 
 
 if __name__ == "__main__":

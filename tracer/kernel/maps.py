@@ -14,8 +14,9 @@ from tracer.kernel import bpf
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-__all__ = ("read_all", "take_all")
+__all__ = ("look_up", "read_all", "take_all")
 
+_LOOKUP = 1
 _LOOKUP_BATCH, _LOOKUP_AND_DELETE_BATCH = 24, 25
 _STEP = 4096  # elements per call; a bucket of the hash must fit
 
@@ -32,6 +33,31 @@ class _Batch(ctypes.Structure):
         ("elem_flags", ctypes.c_uint64),
         ("flags", ctypes.c_uint64),
     ]
+
+
+class _Element(ctypes.Structure):
+    # union bpf_attr, "used by BPF_MAP_*_ELEM commands"
+    _fields_ = [
+        ("map_fd", ctypes.c_uint32),
+        ("pad", ctypes.c_uint32),
+        ("key", ctypes.c_uint64),
+        ("value", ctypes.c_uint64),
+        ("flags", ctypes.c_uint64),
+    ]
+
+
+def look_up(fd: int, key: int, key_bytes: int, value_bytes: int) -> bytes | None:
+    """Return the value of one element, None when there is none. Raises LoadError."""
+    wanted = ctypes.create_string_buffer(key.to_bytes(key_bytes, "little"), key_bytes)
+    value = ctypes.create_string_buffer(value_bytes)
+    attr = _Element(map_fd=fd, key=ctypes.addressof(wanted), value=ctypes.addressof(value))
+    try:
+        bpf.call(_LOOKUP, attr, "read a map")
+    except bpf.LoadError as error:
+        if error.errno != errno.ENOENT:
+            raise
+        return None
+    return value.raw
 
 
 def read_all(

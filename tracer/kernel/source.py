@@ -34,6 +34,8 @@ STRIDE: Final = 8 + RECORD_BYTES
 SWEEP_SLOTS: Final = 64
 STRAYS_MAX: Final = 512  # what is told apart; the rest is counted in one number
 TIME_WAITS_BYTES: Final = 128  # struct time_waits, which begins with totals by enum tw_change
+ORIGINS: Final = {"origins_max": 1 << 16, "user_stacks_max": 1 << 13}
+"""How many live sockets have a stack, and how many stacks there are: 10 MB of kernel memory."""
 RINGS_MAX: Final = 4  # as many as teardown.bpf.c declares
 
 
@@ -96,18 +98,28 @@ class KernelSource:
         )
 
     @staticmethod
-    def load(sizes: Sizes | None = None, *, census: dict[str, Any] | None = None) -> Loader:
+    def load(
+        sizes: Sizes | None = None,
+        *,
+        census: dict[str, Any] | None = None,
+        origins: bool = False,
+    ) -> Loader:
         """Start the loader child and return at once; KernelSource(loader) waits for it.
 
         `census`: CensusSource.options(), to have its programs loaded by the same child;
-        CensusSource(source.loaded) takes them over.
+        CensusSource(source.loaded) takes them over. `origins`: the same for OriginSource.
         """
         chosen, cpus = sizes or Sizes(), possible_cpus()
         rings = 1 if cpus < 2 else 2 if cpus < 4 else RINGS_MAX
         return Loader(
             {
-                "sets": ["teardown", *(["census"] if census else [])],
+                "sets": [
+                    "teardown",
+                    *(["census"] if census else []),
+                    *(["origins"] if origins else []),
+                ],
                 **(census or {}),
+                **(ORIGINS if origins else {}),
                 "rings": rings,
                 "ring_pages": max(1, chosen.ring_bytes // rings // os.sysconf("SC_PAGESIZE")),
                 "slots": chosen.slots,

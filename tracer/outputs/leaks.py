@@ -3,21 +3,24 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from tracer.detectors.finding import Severity
 from tracer.outputs import findings as form
+from tracer.outputs import origins as stacks
 from tracer.outputs import table
 from tracer.outputs.live import volume
 from tracer.outputs.table import Column
 from tracer.outputs.text import endpoint, plural
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from tracer.census import Census
     from tracer.detectors.close_wait_leak import CloseWaitFinding, CloseWaitReport
     from tracer.detectors.close_wait_sockets import CloseWaitSocket
+    from tracer.origins import Origins
 
     Cell = Callable[[CloseWaitFinding, dict[int, str]], str]
 
@@ -34,13 +37,22 @@ SHARE_SHOWN: Final = 0.01
 SOON_S: Final = 86_400
 
 
-def as_lines(
-    report: CloseWaitReport, chosen: Sequence[CloseWaitFinding], census: Census, width: int,
-    *, color: bool,
-) -> list[str]:  # fmt: skip
+@dataclass(frozen=True, slots=True)
+class Leaks:
+    """What there is to show; `origins`: of each that is chosen, None where nobody asked."""
+
+    report: CloseWaitReport
+    chosen: Sequence[CloseWaitFinding]
+    origins: Sequence[Origins | None]
+    stacks_left_out: Mapping[str, int]
+
+
+def as_lines(found: Leaks, census: Census, width: int, *, color: bool) -> list[str]:
     """Return the table of the chosen findings with why and what to do, and the sum of it."""
+    report, chosen = found.report, found.chosen
+    accounts = form.accounts(census, found.stacks_left_out)
     if not chosen:
-        return [*_sum(report), *form.accounts(census)]
+        return [*_sum(report), *accounts]
     names, several = form.netns_names(census), len({f.place.netns for f in report.findings}) > 1
     columns = _columns(several=several, wide=width >= form.WIDE)
     rows = [[get(f, names) for _, get in columns] for f in chosen]
@@ -51,13 +63,14 @@ def as_lines(
             *([] if wide else _where(f, names, several=several)),
             *form.details(_why(f), _advice(f), width, color=color),
             *_sockets(f, width),
+            *(stacks.as_lines(origins, width) if origins else []),
         ]
-        for f in chosen
+        for f, origins in zip(chosen, found.origins, strict=True)
     ]
     inks = [form.INKS[f.severity] if color else "" for f in chosen]
     left = len(report.findings) - len(chosen)
     more = [f"({plural(left, 'group')} not shown)"] if left else []
-    return [*form.interleave(shown, below, inks), *more, "", *_sum(report), *form.accounts(census)]
+    return [*form.interleave(shown, below, inks), *more, "", *_sum(report), *accounts]
 
 
 def _columns(*, several: bool, wide: bool) -> list[tuple[Column, Cell]]:
@@ -174,13 +187,12 @@ def _sum(report: CloseWaitReport) -> list[str]:
     return lines
 
 
-def as_json(
-    report: CloseWaitReport, chosen: Sequence[CloseWaitFinding], census: Census
-) -> Iterator[str]:
+def as_json(found: Leaks, census: Census) -> Iterator[str]:
     """Return a line per finding, then one of the whole."""
-    names = form.netns_names(census)
-    for finding in chosen:
-        yield form.json_line("close_wait_group", _finding(finding, names))
+    report, names = found.report, form.netns_names(census)
+    for finding, origins in zip(found.chosen, found.origins, strict=True):
+        at = _finding(finding, names) | {"origins": stacks.as_json(origins)}
+        yield form.json_line("close_wait_group", at)
     yield form.json_line(
         "close_wait_total",
         {
@@ -192,7 +204,7 @@ def as_json(
             "older_s": report.older_ms / MS_PER_S,
             "groups": len(report.findings),
             "groups_left_out": report.groups_left_out,
-            "left_out": dict(census.truncated),
+            "left_out": form.left_out(census, found.stacks_left_out),
         },
     )
 
