@@ -105,6 +105,24 @@ def test_exhausted_is_when_connect_fails(
     assert finding.available == 0
 
 
+def test_a_listener_in_the_range_takes_a_port_from_all(
+    census_source: CensusSource, ns: Namespace, server: socket.socket
+) -> None:
+    """However it is bound: one less is left, and connect() fails when none is."""
+    with contextlib.ExitStack() as stack:
+        other = stack.enter_context(ns.socket())
+        other.bind(("127.0.0.2", HIGH))
+        other.listen()
+        for _ in range(CAPACITY - 1):
+            stack.enter_context(client := ns.socket())
+            client.connect(server.getsockname())
+        with pytest.raises(OSError) as refusal, ns.socket() as client:  # noqa: PT011
+            client.connect(server.getsockname())
+        assert refusal.value.errno == errno.EADDRNOTAVAIL
+        finding = found(census_source, ns)
+    assert (finding.verdict, finding.available) == (PortVerdict.EXHAUSTED, 0)
+
+
 def test_reuse_is_taken_into_account(
     census_source: CensusSource, ns: Namespace, server: socket.socket
 ) -> None:

@@ -12,7 +12,8 @@ import pytest
 from tests.unit import censuses as c
 from tracer.census import REMAINING_STEPS
 from tracer.detectors.finding import Severity
-from tracer.detectors.local_ports import LocalPorts, PortVerdict, capacity_of
+from tracer.detectors.local_port_range import capacity_of
+from tracer.detectors.local_ports import LocalPorts, PortVerdict
 from tracer.detectors.time_wait import TimeWait
 
 if TYPE_CHECKING:
@@ -113,6 +114,17 @@ def test_reuse(setting: int | None, raddr: str, family: int, verdict: PortVerdic
 def test_reserved_ports_are_none() -> None:
     facts = replace(SMALL, reserved_ports=((0, 10), (500, 509), (990, 2000)))
     assert capacity_of(facts) == 1000 - 10 - 10 - 11
+
+
+def test_ports_somebody_listens_on_are_none() -> None:
+    """Once each, within the range, and not a second time where they are reserved."""
+    facts = replace(SMALL, port_range=(40_000, 40_099), reserved_ports=((40_000, 40_009),))
+    listening = [c.listener(port) for port in (40_009, 40_010, 40_010, 80)]
+    listening.append(c.listener(40_011, netns=2))
+    census = c.census(sockets=listening, ports=[c.ports(in_use=89)], namespaces={1: facts})
+    (finding,) = LocalPorts().look(census)
+    assert (finding.capacity, finding.available) == (89, 0)
+    assert finding.verdict == PortVerdict.EXHAUSTED
 
 
 def test_unknown_range_is_unknown() -> None:

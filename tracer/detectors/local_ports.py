@@ -16,24 +16,22 @@ import numpy as np
 
 from tracer.census import REMAINING_STEP_S, REMAINING_STEPS
 from tracer.detectors.finding import Severity
+from tracer.detectors.local_port_range import NEVER, capacities, reused
 from tracer.detectors.port_openers import PortOpeners
 from tracer.detectors.port_users import PortUser, PortUsers
 from tracer.detectors.rows import text_of
 from tracer.why_facts import duration
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     import numpy.typing as npt
 
-    from tracer.census import Census, NetnsFacts, Rows
+    from tracer.census import Census, Rows
 
     Reals = npt.NDArray[np.float64]
 
 TIGHT_SHARE: Final = 0.8
 FINDINGS_MAX: Final = 1_000  # destinations that become objects; the fullest
 US_PER_S: Final = 1_000_000
-NEVER: Final = np.inf
 
 
 class PortVerdict(IntEnum):
@@ -73,7 +71,7 @@ class PortsFinding:
     remaining: tuple[int, ...]
     """Of the TIME_WAITs, how many end within 5 s, 10 s, … 60 s."""
     capacity: int | None
-    """Ports of ip_local_port_range that are not reserved."""
+    """Ports of ip_local_port_range that are not reserved, and nobody listens on."""
     available: int | None
     """At most: ports bound to something else may be among them."""
     reusable: int | None
@@ -97,16 +95,16 @@ class LocalPorts:
         rows = census.ports[census.ports["inbound"] == 0]
         if not len(rows):
             return ()
-        capacity = _per_row(rows, census, _capacity)
-        reused = _reused(rows, census)
-        exhausted_s = forecast(rows, capacity, reused)
+        capacity = capacities(rows, census)
+        reusable = reused(rows, census)
+        exhausted_s = forecast(rows, capacity, reusable)
         with np.errstate(divide="ignore", invalid="ignore"):
             share = np.where(capacity > 0, rows["in_range"] / capacity, 0.0)
         users = PortUsers(census)
         order = np.lexsort((-rows["in_range"].astype(np.int64), -share, exhausted_s))
         return tuple(
             _finding(
-                rows[i], capacity[i], bool(reused[i]), float(exhausted_s[i]), users, self._openers
+                rows[i], capacity[i], bool(reusable[i]), float(exhausted_s[i]), users, self._openers
             )
             for i in order[:FINDINGS_MAX]
         )
@@ -142,45 +140,6 @@ def _crossing(level: Reals, capacity: Reals, first: npt.NDArray[np.intp]) -> Rea
     part = np.where(first > 0, (capacity - before) / rise, 1.0)
     seconds: Reals = (np.maximum(first - 1, 0) + np.where(first > 0, part, 0.0)) * REMAINING_STEP_S
     return seconds
-
-
-def capacity_of(facts: NetnsFacts | None) -> int | None:
-    """Return how many ports connect() may choose from, None when it is not known."""
-    if facts is None or facts.port_range is None:
-        return None
-    low, high = facts.port_range
-    reserved = sum(
-        max(0, min(last, high) - max(first, low) + 1) for first, last in facts.reserved_ports
-    )
-    return max(0, high - low + 1 - reserved)
-
-
-def _capacity(facts: NetnsFacts | None) -> float:
-    known = capacity_of(facts)
-    return NEVER if known is None else float(known)
-
-
-# One value per namespace, spread over the rows.
-def _per_row(rows: Rows, census: Census, ask: Callable[[NetnsFacts | None], float]) -> Reals:
-    numbers, place = np.unique(rows["netns"], return_inverse=True)
-    values = np.array([ask(census.namespaces.get(int(number))) for number in numbers])
-    spread: Reals = values[place]
-    return spread
-
-
-# net/ipv4/tcp_ipv4.c tcp_twsk_unique(): 2 means that one end is a loopback address.
-def _reused(rows: Rows, census: Census) -> npt.NDArray[np.bool_]:
-    setting = _per_row(rows, census, lambda facts: (facts.tw_reuse or 0) if facts else 0)
-    local = _is_loopback(rows["laddr"]) | _is_loopback(rows["raddr"])
-    reused: npt.NDArray[np.bool_] = (setting == 1) | ((setting == 2) & local)
-    return reused
-
-
-def _is_loopback(addrs: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
-    mapped = (addrs[:, :10] == 0).all(axis=1) & (addrs[:, 10:12] == 0xFF).all(axis=1)
-    one = (addrs[:, :15] == 0).all(axis=1) & (addrs[:, 15] == 1)
-    loopback: npt.NDArray[np.bool_] = (mapped & (addrs[:, 12] == 127)) | one
-    return loopback
 
 
 def _finding(
