@@ -36,6 +36,16 @@ static __always_inline void count_loss(u32 which)
 		__sync_fetch_and_add(count, 1);
 }
 
+/* Of these words one is where the wrapper of the system call returns to: see elf_frames.py. */
+static __always_inline void take_top(struct origin *origin, struct task_struct *task)
+{
+#if defined(KNOWS_SENDER) && defined(HAS_pt_regs_sp)
+	struct pt_regs *regs = (struct pt_regs *)bpf_task_pt_regs(task);
+
+	bpf_probe_read_user(origin->top, sizeof(origin->top), (void *)regs->sp);
+#endif
+}
+
 static __always_inline void take_origin(void *ctx, u64 cookie, u8 how)
 {
 	struct task_struct *task = bpf_get_current_task_btf(), *leader = task->group_leader;
@@ -57,6 +67,7 @@ static __always_inline void take_origin(void *ctx, u64 cookie, u8 how)
 	comm[1] = leader->comm[1];
 	comm[2] = leader->comm[2];
 	comm[3] = leader->comm[3];
+	take_top(&origin, task);
 	if (origins.update(&cookie, &origin))
 		count_loss(ORIGIN_NO_ROOM);
 }

@@ -8,6 +8,7 @@
 #define FOURWAVE_ORIGINS_H
 
 #define USER_FRAMES_MAX 32
+#define STACK_TOP_WORDS 16
 
 enum origin_how {
 	ORIGIN_CONNECTED,
@@ -22,6 +23,7 @@ struct origin {
 	fw_u8 comm[COMM_LEN];
 	fw_u8 how; /* enum origin_how */
 	fw_u8 pad[7];
+	fw_u64 top[STACK_TOP_WORDS]; /* what lay at the stack pointer; 0: not known */
 };
 
 /* Why a socket has none. */

@@ -87,7 +87,7 @@ IMPURE: Final = {"os", "pathlib", "select", "socket", "subprocess", "sys", "thre
 ONLY_IN: Final = {
     "bcc": ("kernel.load",),
     "pyroute2": ("kernel.sock_diag",),
-    "elftools": ("kernel.elf_symbols",),
+    "elftools": ("kernel.elf_frames", "kernel.elf_symbols"),
     "prometheus_client": ("outputs.exporter",),
     "click": ("cli",),
     "tornado": ("web",),

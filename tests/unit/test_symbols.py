@@ -8,6 +8,7 @@ import io
 import lzma
 import mmap
 import os
+import platform
 import shutil
 import subprocess
 from pathlib import Path
@@ -18,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from tracer.kernel import symbols
+from tracer.kernel.elf_frames import read_call_frames
 from tracer.kernel.elf_symbols import Functions, read_functions
 from tracer.kernel.processes import start_ticks
 from tracer.kernel.symbols import Symbols
@@ -163,6 +165,20 @@ def test_gnu_debugdata(program: Path, tmp_path: Path) -> None:
     assert functions_of(bare).at(place(program, "hidden")) == ("hidden", 0)
 
 
+def test_where_a_function_returns_to(program: Path) -> None:
+    """At its first instruction the return address is what was pushed last."""
+    if platform.machine() != "x86_64":
+        pytest.skip("the stack pointer's number is known for x86-64 alone")
+    with program.open("rb") as file:
+        found = read_call_frames(file)
+    assert found is not None
+    assert found.return_offset(place(program, "shown")) == 0
+    assert found.return_offset(1 << 40) is None
+    address = address_of("getservbyname") + 1  # of this process: in libc
+    assert Symbols().return_offset(os.getpid(), started_ns(), address) == 0
+    assert Symbols().return_offset(os.getpid(), 0, address) is None
+
+
 def test_offsets_become_addresses(program: Path) -> None:
     """By the segments: code lies elsewhere in memory than in the file."""
     found = functions_of(program)
@@ -177,6 +193,8 @@ def test_any_bytes_name_nothing(junk: bytes) -> None:
     for data in (junk, b"\x7fELF\x02\x01\x01" + junk):
         found = read_functions(io.BytesIO(data))
         assert found is None or found.at(0) is None
+        frames = read_call_frames(io.BytesIO(data))
+        assert frames is None or frames.return_offset(0) is None
 
 
 def test_damage_is_no_error(program: Path) -> None:
@@ -187,6 +205,8 @@ def test_damage_is_no_error(program: Path) -> None:
         for made in (damaged, data[:at]):
             found = read_functions(io.BytesIO(made))
             assert found is None or found.at(1) is None or found.address(1) >= 0
+            frames = read_call_frames(io.BytesIO(made))
+            assert frames is None or (frames.return_offset(at) or 0) < 1 << 64
 
 
 def test_tables_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,4 +218,4 @@ def test_tables_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         ctypes.cast(ctypes.pythonapi.Py_IncRef, ctypes.c_void_p).value or 0,
     ]
     assert found.frames(os.getpid(), started_ns(), stack)
-    assert len(found._files) == 1
+    assert len(found._functions) == 1

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from tracer.kernel.origins import FRAMES_MAX, LOSSES, ORIGIN
+from tracer.kernel.origins import FRAMES_MAX, LOSSES, ORIGIN, STACK_TOP_WORDS
 from tracer.origins import How
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ def expressions() -> Iterator[tuple[str, int]]:
     for how in How:
         yield f"ORIGIN_{how.name}", int(how)
     yield "USER_FRAMES_MAX", FRAMES_MAX
+    yield "STACK_TOP_WORDS", STACK_TOP_WORDS
     yield "ORIGIN_LOSSES", LOSSES
 
 

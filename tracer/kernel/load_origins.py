@@ -23,7 +23,7 @@ GRAFT = hooks.Hook(
 )
 ORIGIN_MEMBERS = {
     **CENSUS_MEMBERS,
-    "pt_regs": {**CENSUS_MEMBERS["pt_regs"], "syscallno": "syscallno?"},
+    "pt_regs": {**CENSUS_MEMBERS["pt_regs"], "sp": "sp?", "syscallno": "syscallno?"},
 }
 
 

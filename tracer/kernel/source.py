@@ -34,7 +34,7 @@ STRIDE: Final = 8 + RECORD_BYTES
 SWEEP_SLOTS: Final = 64
 STRAYS_MAX: Final = 512  # what is told apart; the rest is counted in one number
 TIME_WAITS_BYTES: Final = 128  # struct time_waits, which begins with totals by enum tw_change
-ORIGINS: Final = {"origins_max": 1 << 16, "user_stacks_max": 1 << 13}
+ORIGINS: Final = {"origins_max": 1 << 15, "user_stacks_max": 1 << 13}
 """How many live sockets have a stack, and how many stacks there are: 10 MB of kernel memory."""
 RINGS_MAX: Final = 4  # as many as teardown.bpf.c declares
 

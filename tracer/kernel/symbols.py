@@ -9,20 +9,23 @@ the process's own root, which JITs and Python's perf trampoline write (`python -
 from __future__ import annotations
 
 import bisect
+import errno
 import itertools
 import os
 import stat
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO, Final, NamedTuple, TypeAlias, TypeVar
 
+from tracer.kernel.elf_frames import read_call_frames
 from tracer.kernel.elf_symbols import NAME_BYTES_MAX, read_functions
 from tracer.kernel.processes import start_ticks
 from tracer.origins import Frame
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
+    from tracer.kernel.elf_frames import CallFrames
     from tracer.kernel.elf_symbols import Functions
 
 __all__ = ("Symbols",)
@@ -34,14 +37,18 @@ PERF_MAP_BYTES_MAX: Final = 1 << 26
 _TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
 
 
+File: TypeAlias = tuple[str, int]
+"""Device and inode."""
+Read = TypeVar("Read")
+
+
 class Mapping(NamedTuple):
     """Code of a process: a line of /proc/PID/maps."""
 
     start: int
     end: int
     offset: int
-    file: tuple[str, int] | None
-    """Device and inode."""
+    file: File | None
     path: str
 
 
@@ -49,7 +56,8 @@ class Symbols:
     """Names frames; remembers the tables of files, as they are large."""
 
     def __init__(self) -> None:
-        self._files: dict[tuple[str, int], Functions | None] = {}
+        self._functions: dict[File, Functions | None] = {}
+        self._call_frames: dict[File, CallFrames | None] = {}
 
     def frames(self, pid: int, start_ns: int, addresses: Sequence[int]) -> tuple[Frame, ...] | None:
         """Return a frame per address; None when the process is gone, or is another by now.
@@ -58,14 +66,27 @@ class Symbols:
         was led astray by a function without a frame pointer: that and all after is left out.
         """
         try:
-            if _start(pid) != start_ns * _TICKS_PER_S // 1_000_000_000:
-                return None
-            process = _Process(pid)
+            process = _Process(pid, start_ns)
             code = list(itertools.takewhile(lambda at: process.mapping(at - 1), addresses))
             named = tuple(self._frame(process, address) for address in code)
         except OSError:
             return None
         return named
+
+    def return_offset(self, pid: int, start_ns: int, address: int) -> int | None:
+        """Return how far above the stack pointer the function there keeps its return address.
+
+        In bytes; None when it is not known, or the function has a frame pointer.
+        """
+        try:
+            process = _Process(pid, start_ns)
+        except OSError:
+            return None
+        mapping = process.mapping(address - 1)
+        if mapping is None or mapping.file is None:
+            return None
+        frames = _remembered(self._call_frames, pid, mapping, read_call_frames)
+        return frames.return_offset(self._where(pid, mapping, address - 1)) if frames else None
 
     # Where a call goes on is one byte behind it, and may be another function.
     def _frame(self, process: _Process, address: int) -> Frame:
@@ -73,9 +94,8 @@ class Symbols:
         mapping = process.mapping(at)
         if mapping is None or mapping.file is None:
             return process.compiled(at) or Frame(None, mapping and _name(mapping.path), address)
-        functions = self._functions(process.pid, mapping, mapping.file)
-        offset = at - mapping.start + mapping.offset
-        where = functions.address(offset) if functions else offset
+        where = self._where(process.pid, mapping, at)
+        functions = self._named_by(process.pid, mapping)
         found = functions.at(where) if functions else None
         if found:
             symbol, into = found
@@ -83,12 +103,27 @@ class Symbols:
         # What is compiled into memory that is shared lies in a file, too.
         return process.compiled(at) or Frame(None, _name(mapping.path), where + 1)
 
-    def _functions(self, pid: int, mapping: Mapping, file: tuple[str, int]) -> Functions | None:
-        if file not in self._files:
-            if len(self._files) >= FILES_MAX:
-                del self._files[next(iter(self._files))]
-            self._files[file] = _read(pid, mapping)
-        return self._files[file]
+    # The file's own address of what is mapped there.
+    def _where(self, pid: int, mapping: Mapping, address: int) -> int:
+        offset, functions = address - mapping.start + mapping.offset, self._named_by(pid, mapping)
+        return functions.address(offset) if functions else offset
+
+    def _named_by(self, pid: int, mapping: Mapping) -> Functions | None:
+        return _remembered(self._functions, pid, mapping, read_functions)
+
+
+def _remembered(
+    known: dict[File, Read | None],
+    pid: int,
+    mapping: Mapping,
+    read: Callable[[BinaryIO], Read | None],
+) -> Read | None:
+    assert mapping.file is not None
+    if mapping.file not in known:
+        if len(known) >= FILES_MAX:
+            del known[next(iter(known))]
+        known[mapping.file] = _read(pid, mapping, read)
+    return known[mapping.file]
 
 
 def _start(pid: int) -> int:
@@ -96,7 +131,9 @@ def _start(pid: int) -> int:
 
 
 class _Process:
-    def __init__(self, pid: int) -> None:
+    def __init__(self, pid: int, start_ns: int) -> None:
+        if _start(pid) != start_ns * _TICKS_PER_S // 1_000_000_000:
+            raise ProcessLookupError(errno.ESRCH, "another process has its number")
         self.pid = pid
         self._mappings = list(_mappings(pid))
         self._starts = [one.start for one in self._mappings]
@@ -137,11 +174,11 @@ def _name(path: str) -> str | None:
 
 
 # Where map_files is refused, by the file's name below the process's root.
-def _read(pid: int, mapping: Mapping) -> Functions | None:
+def _read(pid: int, mapping: Mapping, read: Callable[[BinaryIO], Read | None]) -> Read | None:
     places = (f"map_files/{mapping.start:x}-{mapping.end:x}", f"root{mapping.path}")
     for place in places:
         with suppress(OSError), os.fdopen(_open(f"/proc/{pid}/{place}"), "rb") as file:
-            return read_functions(file)
+            return read(file)
     return None
 
 
