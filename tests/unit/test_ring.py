@@ -7,6 +7,7 @@ import mmap
 import os
 import random
 import struct
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import pytest
@@ -16,6 +17,7 @@ from tracer.kernel.ring import Ring
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+RING: Final = "memfd:ring"
 PAGE: Final = mmap.PAGESIZE
 DATA: Final = 4 * PAGE
 STRIDE: Final = 384  # no divisor of DATA: records lie over the end in every round
@@ -201,6 +203,28 @@ def test_what_was_drained_is_ours(kernel: Kernel, ring: Ring) -> None:
     for number in range(ROOM):
         kernel.output(payload(100 + number))
     assert numbers(data) == [1]
+
+
+def mapped_pages() -> int:
+    """Return how many pages of the ring this process has mapped, its producer's included."""
+    lines = [line for line in Path("/proc/self/maps").read_text().splitlines() if RING in line]
+    ends = [[int(end, 16) for end in line.split()[0].split("-")] for line in lines]
+    return sum(end - start for start, end in ends) // PAGE
+
+
+def test_only_what_waits_is_mapped(kernel: Kernel, ring: Ring) -> None:
+    """And only until nobody looks at it any more."""
+    before = mapped_pages()
+    assert not ring.take()
+    kernel.start_at(DATA - STRIDE)
+    for number in range(PAGE // STRIDE):
+        kernel.output(payload(number))
+    taken = ring.take()
+    assert mapped_pages() == before + 2
+    ring.release()
+    assert mapped_pages() == before + 2
+    del taken
+    assert mapped_pages() == before
 
 
 def test_closing_leaves_the_descriptor_and_its_records(kernel: Kernel) -> None:
