@@ -9,7 +9,10 @@ from __future__ import annotations
 import ctypes
 import gc
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
 
 _M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8  # malloc.h
 LARGE_BYTES: Final = 1 << 20
@@ -31,8 +34,8 @@ def settle() -> None:
     """Give back what starting took, and let the collector pass over all that is there now."""
     gc.collect()
     gc.freeze()
+    _drop_files()
     trim()
-    _drop_text()
 
 
 def trim() -> None:
@@ -42,10 +45,23 @@ def trim() -> None:
 
 
 # What of programs and libraries is used again comes back from the page cache, the much larger part
-# that only starting took does not. Text is never written, unlike data made read-only later.
-def _drop_text() -> None:
-    for line in Path("/proc/self/maps").read_text().splitlines():
-        where, rights, _, _, inode, *_ = line.split()
-        if inode != "0" and rights == "r-xp":
-            start, end = (int(address, 16) for address in where.split("-"))
-            _libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), _MADV_DONTNEED)
+# that only starting took does not. What was written is no file's any more: relocated data, though
+# made read-only later.
+def _drop_files() -> None:
+    with Path("/proc/self/smaps").open() as smaps:
+        unwritten = list(_unwritten(smaps))
+    for start, end in unwritten:
+        _libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), _MADV_DONTNEED)
+
+
+# The lines of a mapping's facts follow the line that says where it is.
+def _unwritten(smaps: Iterable[str]) -> Iterator[tuple[int, int]]:
+    where, of_file = "", False
+    for line in smaps:
+        name, *facts = line.split()
+        if not name.endswith(":"):
+            rights, _, _, inode = facts[:4]
+            where, of_file = name, inode != "0" and "w" not in rights
+        elif name == "Anonymous:" and of_file and facts[0] == "0":
+            start, end = where.split("-")
+            yield int(start, 16), int(end, 16)
