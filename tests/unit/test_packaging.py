@@ -11,6 +11,7 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import kubernetes_validate  # type: ignore[import-untyped]
 import pytest
 import yaml
 
@@ -77,10 +78,23 @@ def test_the_unit_is_hardened() -> None:
     assert float(score[1]) < 3
 
 
+def manifests() -> list[dict[str, Any]]:
+    return list(yaml.safe_load_all((PACKAGING / "kubernetes.yaml").read_text()))
+
+
 def daemon_set() -> dict[str, Any]:
-    documents = list(yaml.safe_load_all((PACKAGING / "kubernetes.yaml").read_text()))
-    found: dict[str, Any] = next(d for d in documents if d["kind"] == "DaemonSet")
-    return found
+    return next(document for document in manifests() if document["kind"] == "DaemonSet")
+
+
+@pytest.mark.parametrize("version", ["1.27", kubernetes_validate.latest_version()])
+def test_kubernetes_knows_every_field(version: str) -> None:
+    """By its own schemas: a name that is mistyped is ignored by a cluster, and so by nobody."""
+    for document in manifests():
+        kubernetes_validate.validate(document, version, strict=True)
+    mistyped = daemon_set()
+    mistyped["spec"]["template"]["spec"]["hostPid"] = True
+    with pytest.raises(kubernetes_validate.ValidationError, match="hostPid"):
+        kubernetes_validate.validate(mistyped, version, strict=True)
 
 
 def test_the_daemon_set_grants_what_is_needed() -> None:
