@@ -4,18 +4,13 @@
 from __future__ import annotations
 
 import io
-import os
 import sys
-from typing import Any, Final
+from typing import Any
 
 import click
 
-from tracer import __version__, cli_census, cli_kill, cli_options, cli_top, runs
-from tracer.errors import FourwaveError
-
-PROG: Final = "fourwave"
-INTERRUPTED: Final = 130
-TRACEBACK_VARIABLE: Final = "FOURWAVE_TRACEBACK"
+from tracer import __version__, cli_census, cli_kill, cli_options, cli_top, exits, runs
+from tracer.exits import PROG
 
 
 class Verbs(click.Group):
@@ -27,22 +22,8 @@ class Verbs(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; a known error becomes its message and its exit code."""
-        try:
+        with exits.known_errors():
             return super().invoke(ctx)
-        except FourwaveError as error:
-            fail(str(error), error.exit_code)
-        except KeyboardInterrupt:
-            sys.exit(INTERRUPTED)
-        except BrokenPipeError:
-            # Whoever read us has read enough. The interpreter must not flush into the pipe again.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(0)
-
-
-def fail(message: str, code: int) -> None:
-    """Print one message and leave."""
-    runs.tell(f"{PROG}: {message}")
-    sys.exit(code)
 
 
 @click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
@@ -128,9 +109,9 @@ def serve(**options: Any) -> None:
     /metrics is for Prometheus, / for people, /-/healthy and /-/ready for supervisors. SIGHUP reads
     the web configuration file again.
     """
-    from tracer.serve import ServeWishes, serve  # noqa: PLC0415
+    from tracer.serve_resident import become  # noqa: PLC0415
 
-    serve(ServeWishes(**options))
+    become(options)
 
 
 @cli.command()
@@ -149,14 +130,5 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal without UTF-8 gets "?", not an error
             stream.reconfigure(errors="replace")
-    try:
+    with exits.bugs(sys.argv[1:]):
         cli.main(prog_name=PROG)
-    except Exception as error:
-        if os.environ.get(TRACEBACK_VARIABLE):
-            raise
-        name = type(error).__name__
-        fail(
-            f"internal error: {name}: {error}; please report it with the output of "
-            f"{TRACEBACK_VARIABLE}=1 {' '.join([PROG, *sys.argv[1:]])}",
-            1,
-        )

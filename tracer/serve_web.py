@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from tracer.errors import FourwaveError, UsageError
 from tracer.runs import tell
+from tracer.serve_resident import search_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -208,13 +209,12 @@ class Web:
             "config": self._config_path,
             "account": [account.name, account.uid, account.gid] if account else None,
         }
-        path = os.pathsep.join(path for path in sys.path if path)
         with theirs:
             self._child = subprocess.Popen(
                 [sys.executable, "-P", "-m", "tracer.web", json.dumps(options)],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 pass_fds=[*self._fds, theirs.fileno()],
-                env={**os.environ, "PYTHONPATH": path, "NOTIFY_SOCKET": ""},
+                env={**os.environ, "PYTHONPATH": search_path(), "NOTIFY_SOCKET": ""},
             )
         self._channel = ours

@@ -72,11 +72,13 @@ MAY_IMPORT: Final[dict[str, tuple[str, ...]]] = {
         "runs",
         "privileges",
         "memory",
+        "exits",
         "__init__",
     ),
     # another process: it shows samples, and reaches neither kernel nor session
     "web": ("errors", "metrics", "samples", "outputs", "privileges", "memory", "confinement"),
-    "cli": (*FACTS, "runs", "demo", "explain", "serve", "__init__"),
+    "exits": ("errors", "runs"),
+    "cli": (*FACTS, "exits", "runs", "demo", "explain", "serve", "__init__"),
     "__main__": ("cli",),
 }
 
