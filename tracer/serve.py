@@ -37,8 +37,11 @@ DEFAULT_LISTEN: Final = ("127.0.0.1", 9742)
 TICK_S: Final = 0.1
 PATIENCE_NS: Final = 950_000_000
 SWEEP_EVERY_NS: Final = 20_000_000_000
-SAME_EVERY: Final = 5
-"""Seconds between two signs of life to the web process, which takes 15 for silence."""
+IDLE_TICK_MAX_S: Final = 0.25
+ROOM_USED: Final = 0.75
+"""Of a ring, by the worst burst that an idle host can make of itself before it is looked at."""
+STILL_NS: Final = 5_000_000_000
+"""Signs of life come no seldomer: the web process takes 15 s for silence, systemd 30."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +79,6 @@ class Hangup:
 
 def serve(wishes: ServeWishes) -> None:
     """Serve metrics until told to stop. Raises HostError, UsageError, FourwaveError."""
-    # Nothing here multiplies matrices: a thread pool would only cost memory.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     memory.keep_little()
     account = privileges.account(wishes.user)
     with listen(wishes.addresses) as sockets, Web(sockets, wishes.web_config, account) as web:
@@ -153,7 +154,8 @@ def _follow(source: KernelSource, web: Web, census: CensusHelper | None, ready: 
     run = Session(source.host, counted=composer.tally.add, warn=runs.tell)
     # Nobody watches: closes wait for the second's samples, as long as the ring has room. What two
     # cores can make of them in one tick fills less than half.
-    pace = Pace(TICK_S, PATIENCE_NS, clock_every_ns=SWEEP_EVERY_NS)
+    idle_s = min(ROOM_USED * source.room_s, IDLE_TICK_MAX_S)
+    pace = Pace(TICK_S, idle_s, PATIENCE_NS, still_ns=STILL_NS, clock_every_ns=SWEEP_EVERY_NS)
     live = Live(source, Limits(), pace, keep=False)
     with Stop() as stop, Hangup() as hangup:
         beat = Beat(run, composer, web)
@@ -162,12 +164,13 @@ def _follow(source: KernelSource, web: Web, census: CensusHelper | None, ready: 
         notify(f"READY=1\nSTATUS={ready}\nMAINPID={os.getpid()}")
         for batch in live.batches(stop):
             if batch.kind is BatchKind.COUNTERS:
-                present = census.refresh() if census else None
-                composer.present = present or composer.present
-                beat.feed(batch, fresh=present is not None)
+                beat.feed(batch)
                 notify("WATCHDOG=1")
             else:
                 run.feed(batch)
+            if census is not None and (present := census.refresh()) is not None:
+                composer.present = present
+                beat.show()
             if hangup.take():
                 web.reload()
         notify("STOPPING=1")
@@ -175,25 +178,28 @@ def _follow(source: KernelSource, web: Web, census: CensusHelper | None, ready: 
 
 
 class Beat:
-    """Once a second: new totals, new samples. On an idle host they are the old ones."""
+    """Samples whenever there are new ones; as long as there are none, signs of life."""
 
     def __init__(self, run: Session, composer: Composer, web: Web) -> None:
         self._run, self._composer, self._web = run, composer, web
         self._shown: tuple[bytes, int] = b"", 0
-        self._same = 0
+        self._totals: dict[str, Any] = {}
 
-    def feed(self, counters: Batch, *, fresh: bool = False) -> None:
-        """Take the totals and show what there is now."""
+    def feed(self, counters: Batch) -> None:
+        """Take the totals."""
         state = bytes(counters.data), self._run.totals.records
-        if state == self._shown and not fresh:
-            self._same += 1
-            if self._same % SAME_EVERY == 0:
-                self._web.show_again()
+        if state == self._shown:
+            self._web.show_again()
             return
         self._shown = state
+        self._totals = json.loads(state[0])
         self._run.feed(counters)
-        totals: dict[str, Any] = json.loads(state[0])
-        self._web.show(self._composer.samples(self._run.totals.snapshot(), totals).to_json())
+        self.show()
+
+    def show(self) -> None:
+        """Show what there is now."""
+        snapshot = self._run.totals.snapshot()
+        self._web.show(self._composer.samples(snapshot, self._totals).to_json())
 
 
 # Those who scrape once more before the sockets close see the final totals.

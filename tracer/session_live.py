@@ -22,6 +22,7 @@ TICK_S: Final = 0.050
 TICK_MIN_S: Final = 0.002
 NEARLY_EMPTY: Final = 8
 """One part in so many is taken."""
+SETTLED_NS: Final = 3_000_000_000  # by then every close counted was taken, and amended
 GRACE_S: Final = 0.030  # what closed before the end is in the ring by then
 BACKLOG_MAX_BYTES: Final = 64 << 20  # 170,000 closes that wait to be shown; then the ring fills
 
@@ -31,9 +32,13 @@ class Pace:
     """How often to come by: `tick_s` while little arrives, for closes; sooner when much does."""
 
     tick_s: float = TICK_S
+    idle_tick_s: float = 0.0
+    """While rings are nearly empty, if that is longer: each coming by wakes up a processor."""
     patience_ns: int = 0
     """How long closes may stay in a ring that is nearly empty: few at a time cost most."""
     counters_every_ns: int = 1_000_000_000
+    still_ns: int = 0
+    """How long totals may go unread, if that is longer, while nothing closes."""
     clock_every_ns: int = 5_000_000_000  # the wall clock may be stepped while we run; sweeps too
 
 
@@ -58,6 +63,9 @@ class Source(Protocol):
 
     def take(self) -> Generator[Batch]:
         """Yield all closes that have arrived, without copying: each batch holds until the next."""
+
+    def moved(self) -> bool:
+        """Say whether connections were closed since counters()."""
 
     def sweep(self) -> None:
         """Look for closes the kernel never told of; two calls settle what there is."""
@@ -117,6 +125,7 @@ class Live:
         self._backlog_bytes = 0
         self._tick_s = self._pace.tick_s
         self._taken_ns = 0
+        self._counters_ns = self._moved_ns = 0
         self._ended = False
 
     def fetch(self) -> None:
@@ -133,12 +142,12 @@ class Live:
         """Yield everything on time until asked to stop or the time is over."""
         started_ns = time.monotonic_ns()
         yield self.source.clock()
-        counters_ns = clock_ns = started_ns
+        self._counters_ns = clock_ns = started_ns
         while not stop.asked and not self._over(started_ns):
             yield from self._closes_kept() if self._keep else self._closes_in_place()
             now_ns = time.monotonic_ns()
-            if now_ns - counters_ns >= self._pace.counters_every_ns:
-                counters_ns = now_ns
+            if self._counters_due(now_ns):
+                self._counters_ns = now_ns
                 yield self.source.counters()
             if now_ns - clock_ns >= self._pace.clock_every_ns:
                 clock_ns = now_ns
@@ -178,11 +187,9 @@ class Live:
     def _closes_in_place(self) -> Iterator[Batch]:
         time.sleep(self._tick_s)
         now_ns = time.monotonic_ns()
-        nearly_empty = self.source.waiting_bytes * NEARLY_EMPTY < self.source.ring_bytes
-        if nearly_empty and now_ns - self._taken_ns < self._pace.patience_ns:
+        if self._set_tick() and now_ns - self._taken_ns < self._pace.patience_ns:
             return
         self._taken_ns = now_ns
-        self._set_tick()
         arrived = False
         # Also when nobody asks for more: what was judged must not come again, the rest must.
         with closing(self.source.take()) as batches:
@@ -192,9 +199,21 @@ class Live:
         if not arrived:
             yield Batch(BatchKind.CLOSES, time.monotonic_ns(), b"")
 
-    def _set_tick(self) -> None:
+    # Says whether the rings are nearly empty.
+    def _set_tick(self) -> bool:
         fullest, ring = self.source.waiting_bytes, self.source.ring_bytes
-        self._tick_s = next_tick_s(self._tick_s, fullest, ring, self._pace.tick_s)
+        nearly_empty = fullest * NEARLY_EMPTY < ring
+        longest_s = max(self._pace.tick_s, self._pace.idle_tick_s if nearly_empty else 0)
+        self._tick_s = next_tick_s(self._tick_s, fullest, ring, longest_s)
+        return nearly_empty
+
+    def _counters_due(self, now_ns: int) -> bool:
+        waited_ns = now_ns - self._counters_ns
+        if waited_ns < self._pace.counters_every_ns:
+            return False
+        if self._pace.still_ns and self.source.moved():
+            self._moved_ns = now_ns
+        return waited_ns >= self._pace.still_ns or now_ns - self._moved_ns < SETTLED_NS
 
     def _over(self, started_ns: int) -> bool:
         if self._limits.duration_s is None:

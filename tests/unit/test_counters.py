@@ -106,6 +106,17 @@ def test_later_counts_are_seen_without_a_call(fd: int) -> None:
 
 
 @pytest.mark.usefixtures("fdinfo")
+def test_what_moved_since_it_was_read(fd: int) -> None:
+    """Also where the sum stays as it was: a counter may not be passed over."""
+    with closing(Counters(fd, 64, {"set_state": 12})) as total:
+        assert total.moved()
+        total.read()
+        assert not total.moved()
+        os.pwrite(fd, struct.pack("Q", 2), 0)
+        assert total.moved()
+
+
+@pytest.mark.usefixtures("fdinfo")
 def test_slots_beyond_the_last_cpu_are_not_read(fd: int) -> None:
     assert totals(fd, 1, {"set_state": 12})["ring_full"] == 3
 

@@ -48,6 +48,7 @@ class Kernel:
 
     ring_bytes = 1 << 20
     waiting_bytes = 0
+    has_moved = False
 
     def __init__(self, drains: Iterable[Records] = (), rings: int = 1) -> None:
         self.rings = rings
@@ -77,6 +78,10 @@ class Kernel:
     def counters(self) -> Batch:
         """Return totals that fit."""
         return batch(BatchKind.COUNTERS, {"closes": self.total, "emitted": self.total})
+
+    def moved(self) -> bool:
+        """Say what was set."""
+        return self.has_moved
 
     def clock(self) -> Batch:
         """Return a wall clock far from zero."""
@@ -370,6 +375,35 @@ def test_backlog_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_tick_follows_the_ring(tick_s: float, waiting_bytes: int, expected_s: float) -> None:
     """A ring that fills is visited sooner."""
     assert next_tick_s(tick_s, waiting_bytes, 1000) == pytest.approx(expected_s)
+
+
+def test_an_idle_ring_is_visited_seldomer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twice as long each time, up to the limit; as soon as something waits, as often as before."""
+    slept: list[float] = []
+    monkeypatch.setattr(time, "sleep", slept.append)
+    kernel = Kernel()
+    live = Live(kernel, Limits(), Pace(tick_s=0.1, idle_tick_s=0.25), keep=False)
+    for _ in range(4):
+        list(live._closes_in_place())
+    assert slept == [0.1, 0.2, 0.25, 0.25]
+    kernel.waiting_bytes = kernel.ring_bytes // 4
+    for _ in range(2):
+        list(live._closes_in_place())
+    assert slept[-1] == 0.1
+
+
+def test_totals_that_stand_still_are_read_seldomer() -> None:
+    """Every second while connections close, and until all of those were counted."""
+    kernel, second_ns = Kernel(), 1_000_000_000
+    live = Live(kernel, Limits(), Pace(still_ns=5 * second_ns), keep=False)
+    moves = {2 * second_ns, 7 * second_ns}
+    read = []
+    for now_ns in range(10 * second_ns, 40 * second_ns, second_ns):
+        kernel.has_moved = now_ns - 20 * second_ns in moves
+        if live._counters_due(now_ns):
+            live._counters_ns = now_ns
+            read.append(now_ns // second_ns)
+    assert read == [10, 15, 20, 22, 23, 24, 27, 28, 29, 34, 39]
 
 
 @pytest.mark.parametrize("keep", [True, False])

@@ -25,6 +25,10 @@ class CpuSlots:
         totals: list[int] = self._words[:, :words].sum(axis=0).tolist()
         return totals
 
+    def content(self) -> bytes:
+        """Return all slots as they are, for comparison alone."""
+        return self._map[:]
+
     def close(self) -> None:
         """Unmap."""
         del self._words

@@ -37,6 +37,7 @@ TIME_WAITS_BYTES: Final = 128  # struct time_waits, which begins with totals by 
 ORIGINS: Final = {"origins_max": 1 << 15, "user_stacks_max": 1 << 13}
 """How many live sockets have a stack, and how many stacks there are: 10 MB of kernel memory."""
 RINGS_MAX: Final = 4  # as many as teardown.bpf.c declares
+CLOSES_PER_SECOND: Final = 34_000  # the most that one CPU was seen to make, both ends of each
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +137,12 @@ class KernelSource:
         return int(self.manifest["ring_bytes"])
 
     @property
+    def room_s(self) -> float:
+        """Seconds in which CPUs that do nothing but close connections fill an empty ring."""
+        cpus_per_ring = -(-(os.cpu_count() or 1) // len(self._rings))
+        return self.ring_bytes / STRIDE / (CLOSES_PER_SECOND * cpus_per_ring)
+
+    @property
     def waiting_bytes(self) -> int:
         """How much waits in the fullest ring."""
         return max(ring.waiting_bytes for ring in self._rings)
@@ -189,6 +196,13 @@ class KernelSource:
         if self._time_waits is not None:
             totals["time_waits"] = self._time_waits.totals(len(TimeWaitChange))
         return _json_batch(BatchKind.COUNTERS, totals)
+
+    def moved(self) -> bool:
+        """Say whether counters() would tell of other closes than before.
+
+        What else it tells, of RSTs without a connection and of the programs, may have changed.
+        """
+        return self._counters.moved()
 
     def clock(self) -> Batch:
         """Return how far the wall clock is from CLOCK_MONOTONIC now."""
