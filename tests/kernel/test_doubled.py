@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.kernel
 
 COUNT = 30
+IN_NEED, ALWAYS = 1, 2
+"""net.ipv4.tcp_syncookies: with cookies there is no request whose place could be taken."""
 ROUNDS = 5
 """The two copies of an ACK nearly always meet; how near depends on what else runs."""
 
@@ -77,16 +79,22 @@ def take_held(stage: Stage) -> list[bytes]:
 
 
 @pytest.mark.skipif(len(CPUS) < 2, reason="needs two CPUs")
+@pytest.mark.parametrize("cookies", [False, True])
 @pytest.mark.parametrize("flavour", [Flavour.V4, Flavour.V6])
 def test_the_second_socket_is_no_close(
-    flavour: Flavour, wired_net: WiredNet, tracer_watch: Watch, source: KernelSource
+    flavour: Flavour,
+    cookies: bool,
+    wired_net: WiredNet,
+    tracer_watch: Watch,
+    source: KernelSource,
 ) -> None:
     """One record for each end of each connection; what was undone is counted by itself."""
     net = wired_net.net
     for _ in range(ROUNDS):
         since, before = tracer_watch.mark(), undone(source)
         with contextlib.closing(Stage(net, flavour, COUNT, wire=wired_net.wire)) as stage:
-            pairs = opened_twice(stage)
+            with stage.sysctl("tcp_syncookies", ALWAYS if cookies else IN_NEED):
+                pairs = opened_twice(stage)
             close_in_turn(pairs)
         ports = {pair.made.client[1] for pair in pairs}
         found = tracer_watch.wait_records(net.inums, since, 2 * COUNT)
