@@ -57,6 +57,9 @@ class Ending:
         self.file = rows.column("close_actor_file_ref")
         self.unacked: Mask = rows.counts("at_close", "unacked") != 0
         self.unsent: Mask = rows.counts("at_close", "unsent") != 0
+        # What the peer's window has room for leaves at once, if it can leave at all.
+        in_window = rows.counts("at_close", "unsent") <= rows.counts("at_close", "snd_wnd")
+        self.unsendable: Mask = self.unsent & in_window
         self.user_timeout: Mask = rows.column("user_timeout_ms") != 0
         self.reset_errno: Mask = (self.err == ECONNRESET) | (self.err == EPIPE)
         self.lingers_not: Mask = ((flags & LINGER) != 0) & (rows.column("lingertime_jiffies") == 0)

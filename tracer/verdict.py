@@ -106,6 +106,7 @@ class Reason(IntEnum):
     KEEPALIVE = 83
     FIN_WAIT2_TIMER = 84
     TIMEOUT_UNEXPLAINED = 85
+    UNSENDABLE = 86
     # refused
     SYN_REFUSED = 90
     SYN_UNREACHABLE = 91
@@ -223,6 +224,7 @@ RULES: dict[Reason, Rule] = {
     Reason.RST_INFERRED: _ended(Kind.RESET, Cause.PEER),
     Reason.RETRANSMIT_TIMEOUT: _ended(Kind.TIMEOUT, Cause.RETRANSMIT_TIMEOUT),
     Reason.ZERO_WINDOW_TIMEOUT: _ended(Kind.TIMEOUT, Cause.RETRANSMIT_TIMEOUT),
+    Reason.UNSENDABLE: _ended(Kind.TIMEOUT, Cause.RETRANSMIT_TIMEOUT),
     Reason.USER_TIMEOUT: _ended(Kind.TIMEOUT, Cause.USER_TIMEOUT),
     Reason.KEEPALIVE: _ended(Kind.TIMEOUT, Cause.KEEPALIVE),
     Reason.FIN_WAIT2_TIMER: _ended(Kind.TIMEOUT, Cause.FIN_WAIT2_TIMEOUT),

@@ -18,7 +18,8 @@ def _rst(f: Facts) -> str:
 _BY_PEER = (Reason.RST_RECEIVED, Reason.RST_INFERRED)
 # These sentences name the bytes themselves.
 _NAMES_UNREAD = (Reason.UNREAD_DATA, Reason.RST_RECEIVED)
-_NAMES_OUTSTANDING = (Reason.RETRANSMIT_TIMEOUT, Reason.ZERO_WINDOW_TIMEOUT)
+_NAMES_UNSENT = (Reason.UNSENDABLE, Reason.ZERO_WINDOW_TIMEOUT)
+_NAMES_OUTSTANDING = (Reason.RETRANSMIT_TIMEOUT, *_NAMES_UNSENT)
 
 
 def lost(f: Facts) -> str:
@@ -33,7 +34,7 @@ def lost(f: Facts) -> str:
         clauses.append(f"{plural(f.unread_bytes, 'byte')} of the peer's never read")
     if f.unacked_bytes and f.reason not in _NAMES_OUTSTANDING:
         clauses.append(f"{plural(f.unacked_bytes, 'byte')} of ours never acknowledged")
-    if f.unsent_bytes and f.reason is not Reason.ZERO_WINDOW_TIMEOUT:
+    if f.unsent_bytes and f.reason not in _NAMES_UNSENT:
         clauses.append(f"{plural(f.unsent_bytes, 'byte')} of ours never sent")
     return f"; lost: {', '.join(clauses)}" if clauses else ""
 
@@ -125,6 +126,14 @@ def _retransmit_timeout(f: Facts) -> str:
     )
 
 
+def _unsendable(f: Facts) -> str:
+    what = plural(f.unsent_bytes, "byte") if f.unsent_bytes else "our FIN"
+    return (
+        f"{what} could not leave this host in {f.old_state}, as without a route, though the "
+        f"peer's window had room; given up after {plural(f.probes_out, 'attempt')}{_error(f)}"
+    )
+
+
 def _zero_window_timeout(f: Facts) -> str:
     what = plural(f.unsent_bytes, "byte") if f.unsent_bytes else "our FIN"
     return (
@@ -199,6 +208,7 @@ ABORTIVE: dict[Reason, Sentence] = {
     Reason.RST_RECEIVED: _rst_received,
     Reason.RST_INFERRED: _rst_inferred,
     Reason.RETRANSMIT_TIMEOUT: _retransmit_timeout,
+    Reason.UNSENDABLE: _unsendable,
     Reason.ZERO_WINDOW_TIMEOUT: _zero_window_timeout,
     Reason.USER_TIMEOUT: _user_timeout,
     Reason.KEEPALIVE: _keepalive,

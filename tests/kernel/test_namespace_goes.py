@@ -119,6 +119,8 @@ def test_the_peers_namespace_goes() -> None:
     for one in found:
         told[one["netns"]].add((one["kind"], one["cause"]))
     assert told == {client.inum: {("active", None)}, server.inum: {GIVEN_UP}}
+    given_up = [one["why"] for one in found if one["netns"] == server.inum]
+    assert all("our FIN could not leave this host" in why for why in given_up)
     assert all(one["closer"]["how"] == "close" for one in found)
 
 

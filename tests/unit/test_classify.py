@@ -667,6 +667,16 @@ PEER_OR_TIMER: list[tuple[str, Made, Reason]] = [
         Reason.ZERO_WINDOW_TIMEOUT,
     ),
     (
+        "31 the window has room, and nothing could leave",
+        lambda: b.timeout(at_close__unacked=0, at_close__unsent=9, at_close__snd_wnd=9),
+        Reason.UNSENDABLE,
+    ),
+    (
+        "31 the window has room for less",
+        lambda: b.timeout(at_close__unacked=0, at_close__unsent=9, at_close__snd_wnd=8),
+        Reason.ZERO_WINDOW_TIMEOUT,
+    ),
+    (
         "no timer could have done it",
         lambda: b.timeout(at_close__unacked=0),
         Reason.TIMEOUT_UNEXPLAINED,
