@@ -9,7 +9,7 @@ import pytest
 
 from tests.conftest import skip_or_fail
 from tests.truth.netns import loopback, veth_pair
-from tests.truth.watch import HostLacksError, Watch
+from tests.truth.watch import HostLacksError, Watch, only_in
 from tests.truth.wire import wired_pair
 from tracer.errors import HostError
 
@@ -34,16 +34,14 @@ def tracer_watch(
     It traces the whole host like any other, and is asked to show only what the tests made:
     what else happens on the host must not fill the pipe.
     """
-    watch = watch_of(loopback_net, veth_net, wired_net.net, load_net)
-    yield watch
-    watch.stop()
+    with watch_of(loopback_net, veth_net, wired_net.net, load_net) as watch:
+        yield watch
 
 
 def watch_of(*nets: Net) -> Watch:
     """Start a `watch` of these networks, or skip where this host lacks something."""
-    inums = sorted(frozenset[int]().union(*(net.inums for net in nets)))
     try:
-        return Watch([word for inum in inums for word in ("--netns", str(inum))])
+        return Watch(only_in(frozenset[int]().union(*(net.inums for net in nets))))
     except HostLacksError as error:
         skip_or_fail(str(error))
         raise

@@ -6,13 +6,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from tests.truth.watch import Watch
 from tracer.kernel.launch import python_candidates
 
 if TYPE_CHECKING:
     import pytest
-
-    from tests.truth.netns import Net
 
 ROOT: Final = Path(__file__).parents[2]
 LOADER: Final = """\
@@ -41,8 +38,3 @@ def refuse(program: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     python.write_text(PYTHON.format(python=python_candidates()[0], loader=loader))
     python.chmod(0o755)
     monkeypatch.setenv("FOURWAVE_BCC_PYTHON", str(python))
-
-
-def watch(net: Net) -> Watch:
-    """Start the tracer there."""
-    return Watch([word for inum in sorted(net.inums) for word in ("--netns", str(inum))])

@@ -88,8 +88,7 @@ def test_who_accepted_and_when(
 ) -> None:
     """This process accepted, after the time the connection was left waiting."""
     net = loopback_net
-    watch = watch_with(mechanism, net, monkeypatch)
-    try:
+    with watch_with(mechanism, net, monkeypatch) as watch:
         late = [
             end
             for flavour in (Flavour.V4, Flavour.V6)
@@ -97,8 +96,6 @@ def test_who_accepted_and_when(
                 bench.run(net, tmp_path, partial(accepted_late, net, flavour), watch)
             )
         ]
-    finally:
-        watch.stop()
     assert len(late) == 2 * COUNT
     if mechanism == "counters":
         assert {end["opener"] for end in late} == {None}
@@ -114,12 +111,9 @@ def test_nobody_accepted(
 ) -> None:
     """Children that were never accepted name nobody."""
     net = loopback_net
-    watch = watch_with(mechanism, net, monkeypatch)
     entry = SCENARIOS["listener_closed"]
-    try:
+    with watch_with(mechanism, net, monkeypatch) as watch:
         run = bench.run(net, tmp_path, lambda: entry.run(net, Flavour.V4, COUNT), watch)
-    finally:
-        watch.stop()
     ends = accepted_ends(run)
     assert len(ends) == COUNT
     assert {(end["opener"], "accepted" in end["timeline_us"]) for end in ends} == {(None, False)}
@@ -131,13 +125,9 @@ def test_sleepers_hide_nobody(
 ) -> None:
     """Processes asleep in accept() leave the hook to the others, however many they are."""
     net = loopback_net
-    watch = watch_with(mechanism, net, monkeypatch)
-    try:
-        with net.client.ns.socket() as idle:
-            idle.bind(("127.0.0.1", 0))
-            idle.listen()
-            with asleep_in_accept(idle, SLEEPERS):
-                run = bench.run(net, tmp_path, lambda: accepted_late(net, Flavour.V4), watch)
-    finally:
-        watch.stop()
+    with watch_with(mechanism, net, monkeypatch) as watch, net.client.ns.socket() as idle:
+        idle.bind(("127.0.0.1", 0))
+        idle.listen()
+        with asleep_in_accept(idle, SLEEPERS):
+            run = bench.run(net, tmp_path, lambda: accepted_late(net, Flavour.V4), watch)
     assert {end["opener"]["pid"] for end in accepted_ends(run)} == {os.getpid()}

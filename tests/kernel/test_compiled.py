@@ -61,8 +61,7 @@ def test_it_can_be_turned_off(folder: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_closes_are_the_same(name: str, folder: Path, loopback_net: Net, tmp_path: Path) -> None:
     """As the packets have it."""
     compiled_when()
-    watch = Watch(["--netns", str(loopback_net.client.ns.inum)])
-    try:
+    with Watch(["--netns", str(loopback_net.client.ns.inum)]) as watch:
         assert len(list(folder.iterdir())) == 1
         run = bench.run(
             loopback_net,
@@ -70,8 +69,6 @@ def test_closes_are_the_same(name: str, folder: Path, loopback_net: Net, tmp_pat
             lambda: SCENARIOS[name].run(loopback_net, Flavour.V4, COUNT),
             watch,
         )
-    finally:
-        watch.stop()
     assert len(run.records) >= 2 * COUNT
     assert run.report.right, run.report.text(limit=3)
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.kernel import refusing
+from tests.kernel.conftest import watch_of
 from tests.truth.icmp import host_unreachable
 from tests.truth.packets import ACK
 from tests.truth.scenario import Stage
@@ -44,11 +45,8 @@ def test_without_its_program_such_an_error_is_not_known(
 ) -> None:
     """All else is traced, and what is missing is said at once."""
     refusing.refuse("error_report", tmp_path, monkeypatch)
-    watch = refusing.watch(wired_net.net)
-    try:
+    with watch_of(wired_net.net) as watch:
         kept = errors_kept(wired_net, watch)
-    finally:
-        watch.stop()
     assert kept == {"active": [None] * COUNT, "passive": [None] * COUNT}
     assert any("no errors from before the end" in line for line in watch.errors)
 

@@ -59,14 +59,11 @@ def test_the_ack_of_the_fin(
     mechanism: str, loopback_net: Net, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A hook names the moment between both FINs; it never sees what data or our FIN carried."""
-    watch = watch_with(mechanism, loopback_net, monkeypatch)
-    try:
+    with watch_with(mechanism, loopback_net, monkeypatch) as watch:
         seen = passive_ends(BY_ITSELF, loopback_net, watch, tmp_path)
         unseen = [
             end for name in OTHERWISE for end in passive_ends(name, loopback_net, watch, tmp_path)
         ]
-    finally:
-        watch.stop()
     assert len(seen) == COUNT
     assert {end["evidence"] for end in unseen} == {"counters"}
     if mechanism == "counters":

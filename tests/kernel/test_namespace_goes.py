@@ -28,8 +28,6 @@ from tests.truth.sockets import Flavour, close_in_turn, read_eof
 from tests.truth.wire import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from tests.truth.compare import Record
     from tests.truth.netns import Namespace
     from tests.truth.watch import Watch
@@ -40,16 +38,6 @@ COUNT: Final = 5
 DEVICE: Final = "veth0"
 ONE_RETRY: Final = "1"
 GIVEN_UP: Final = ("timeout", "retransmit_timeout")
-
-
-@contextlib.contextmanager
-def watched(net: Net) -> Iterator[Watch]:
-    """Trace a network from now on, whatever becomes of it."""
-    watch = watch_of(net)
-    try:
-        yield watch
-    finally:
-        watch.stop()
 
 
 def joined(client: Namespace, server: Namespace) -> Net:
@@ -87,7 +75,7 @@ def test_its_name_goes_while_connections_are_open() -> None:
     """A process outside holds both ends: they go on, and close as ever."""
     with contextlib.ExitStack() as held:
         with loopback("goes") as net:
-            watch = held.enter_context(watched(net))
+            watch = held.enter_context(watch_of(net))
             stage = held.enter_context(contextlib.closing(Stage(net, Flavour.V4, COUNT)))
             pairs = stage.talked()
         for pair in pairs:
@@ -104,7 +92,7 @@ def test_the_peers_namespace_goes() -> None:
         server = held.enter_context(namespace("stays"))
         with namespace("goes") as client:
             net = joined(client, server)
-            watch = held.enter_context(watched(net))
+            watch = held.enter_context(watch_of(net))
             stage = held.enter_context(contextlib.closing(Stage(net, Flavour.V4, COUNT)))
             pairs = stage.talked()
             for pair in pairs:
@@ -130,7 +118,7 @@ def test_an_orphan_outlives_its_name() -> None:
         server = held.enter_context(namespace("stays"))
         with namespace("goes") as client:
             net = joined(client, server)
-            watch = held.enter_context(watched(net))
+            watch = held.enter_context(watch_of(net))
             stage = held.enter_context(contextlib.closing(Stage(net, Flavour.V4, COUNT)))
             pairs = stage.talked()
             ip("-n", server.name, "link", "set", DEVICE, "down")

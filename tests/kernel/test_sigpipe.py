@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.kernel import refusing
+from tests.kernel.conftest import watch_of
 from tests.truth.scenario import Stage
 from tests.truth.sockets import Flavour, read_eof, set_linger_zero
 from tracer.kernel.btf import Btf
@@ -102,11 +103,8 @@ def test_without_its_program_no_sigpipe_is_known(
 ) -> None:
     """All else is traced; what is missing is said at once, and why by `doctor`."""
     refusing.refuse("signal", tmp_path, monkeypatch)
-    watch = refusing.watch(loopback_net)
-    try:
+    with watch_of(loopback_net) as watch:
         found = records(loopback_net, watch, lambda pair: send_after_shutdown(pair, SENDS["write"]))
-    finally:
-        watch.stop()
     assert [(one["kind"], one["sigpipe"]) for one in found.values()] == [("active", None)] * COUNT
     assert any("no SIGPIPE by connection" in line for line in watch.errors)
     doctor = subprocess.run(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from tests.truth.netns import loopback, veth_pair
 from tests.truth.random_check import run_random
-from tests.truth.watch import Watch
+from tests.truth.watch import Watch, only_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -32,12 +32,8 @@ REPEATS = 200
 @contextlib.contextmanager
 def traced(name: str) -> Iterator[tuple[Net, Watch]]:
     """Make a network and a tracer that shows what happens there."""
-    with NETS[name](f"random-{name}"[:9]) as net:
-        watch = Watch([word for inum in sorted(net.inums) for word in ("--netns", str(inum))])
-        try:
-            yield net, watch
-        finally:
-            watch.stop()
+    with NETS[name](f"random-{name}"[:9]) as net, Watch(only_in(net.inums)) as watch:
+        yield net, watch
 
 
 def told(outcome: Outcome, watch: Watch) -> bool:

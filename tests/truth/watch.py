@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Self
 
 from tests.pace import allowed_s
 
@@ -34,6 +34,11 @@ class WatchError(Exception):
 
 class HostLacksError(WatchError):
     """The tracer says this host lacks something (exit code 3); the message is its own."""
+
+
+def only_in(inums: Iterable[int]) -> list[str]:
+    """Return the arguments that show these namespaces alone."""
+    return [word for inum in sorted(inums) for word in ("--netns", str(inum))]
 
 
 class Watch:
@@ -140,6 +145,14 @@ class Watch:
         """Return the records once there are `count`, or what there is at the deadline."""
         self.wait_for(lambda: len(self.records(inums, since)) >= count)
         return self.records(inums, since)
+
+    def __enter__(self) -> Self:
+        """Return self."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop; raises WatchError."""
+        self.stop()
 
     def stop(self) -> None:
         """SIGINT; raises WatchError unless it ends with 0."""
