@@ -46,6 +46,14 @@ def run_in_namespace(script: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def refuses(how: str, words: str) -> None:
+    """Run `watch` behind the words `how`: it must end for want of something, and say what."""
+    done = run_in_namespace(f"{how} {FOURWAVE} watch --count 1")
+    assert done.returncode == HOST_LACKS, f"{how}: {done.stderr}"
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def facts(output: str) -> dict[str, dict[str, Any]]:
     """Return doctor's facts by name."""
     return {fact["name"]: fact for fact in map(json.loads, output.splitlines())}
@@ -65,10 +73,7 @@ def test_watch_works_without(lack: str) -> None:
 
 def test_without_types_it_says_what_is_missing() -> None:
     """No BTF, as on a kernel built without or a /sys that is not there."""
-    done = run_in_namespace(f"mount -t tmpfs none /sys/kernel; exec {FOURWAVE} watch --count 1")
-    assert done.returncode == HOST_LACKS, done.stderr
-    assert "CONFIG_DEBUG_INFO_BTF" in done.stderr
-    assert "Traceback" not in done.stderr
+    refuses("mount -t tmpfs none /sys/kernel; exec", "CONFIG_DEBUG_INFO_BTF")
 
 
 @pytest.mark.skipif(
@@ -77,10 +82,7 @@ def test_without_types_it_says_what_is_missing() -> None:
 def test_without_privilege_it_says_what_to_do() -> None:
     """An ordinary user, and root without a single capability."""
     for how in ("--reuid=65534 --clear-groups", "--bounding-set=-all --inh-caps=-all"):
-        done = run_in_namespace(f"exec setpriv {how} {FOURWAVE} watch --count 1")
-        assert done.returncode == HOST_LACKS, f"{how}: {done.stderr}"
-        assert "sudo" in done.stderr
-        assert "Traceback" not in done.stderr
+        refuses(f"exec setpriv {how}", "sudo")
 
 
 def test_in_a_container_it_works() -> None:
@@ -116,10 +118,7 @@ def test_without_ipv6_it_works() -> None:
 
 def test_in_a_rootless_container_it_says_what_to_do() -> None:
     """Root there has every capability, and may load nothing."""
-    done = run_in_namespace(f"exec {ROOTLESS} {FOURWAVE} watch --count 1")
-    assert done.returncode == HOST_LACKS, done.stderr
-    assert "user namespace" in done.stderr
-    assert "Traceback" not in done.stderr
+    refuses(f"exec {ROOTLESS}", "user namespace")
 
 
 @pytest.mark.skipif(
