@@ -13,12 +13,9 @@ import select
 import socket
 import struct
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Self
+from typing import Final, Self
 
 from tracer.demo import netns
-
-if TYPE_CHECKING:
-    from types import TracebackType
 
 TUNSETIFF: Final = 0x400454CA
 IFF_TUN: Final = 0x0001
@@ -114,12 +111,7 @@ class TunPeer:
         """Own the device until the block ends."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Remove the device: it lives as long as its file."""
         os.close(self._fd)
 

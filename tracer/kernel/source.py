@@ -21,7 +21,6 @@ from tracer.tcp import HostFacts, TimeWaitChange
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable
-    from types import TracebackType
 
     from tracer.kernel.counters import Counters
     from tracer.kernel.cpu_slots import CpuSlots
@@ -237,12 +236,7 @@ class KernelSource:
         """Return self."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Detach everything."""
         self.close()
 
