@@ -200,10 +200,6 @@ class NetnsFacts:
     """tcp_tw_reuse: 0 off, 1 on, 2 loopback only."""
     max_tw_buckets: int | None = None
     somaxconn: int | None = None
-    max_syn_backlog: int | None = None
-    syncookies: int | None = None
-    abort_on_overflow: int | None = None
-    fin_timeout_s: int | None = None
     max_orphans: int | None = None
     """tcp_max_orphans: one limit for the whole host."""
     tcp_ext: Mapping[str, int] = field(default_factory=dict)

@@ -92,10 +92,6 @@ def _netns(value: Any) -> NetnsFacts:
         "tw_reuse",
         "max_tw_buckets",
         "somaxconn",
-        "max_syn_backlog",
-        "syncookies",
-        "abort_on_overflow",
-        "fin_timeout_s",
         "max_orphans",
     )
     return NetnsFacts(
