@@ -31,10 +31,11 @@ and the last results; not written by hand. Each kernel is Debian's own, booted i
 machine with two processors; inside, `fourwave doctor`, `fourwave demo` and tests in tests/kernel
 run, the packets being the judge. A test that could not run counts as failed.
 
-How much of the tests a row had: `kinds`, every kind of close one way round and spoilt paths; `few`,
-what `make vm` runs, also slow kinds, censuses, accept() and TIME_WAIT; `all`, what `make vm-all`
-runs. The first two repeat, with each further way to see the ACK of the FIN leave, the closes it
-matters to, the last one repeats all.
+How much of the tests a row had: `ci`, every hook, a dozen kinds of close and the census, as every
+change must pass it; `kinds`, every kind of close one way round and spoilt paths; `few`, what
+`make vm` runs, also slow kinds, censuses, accept() and TIME_WAIT; `all`, what `make vm-all` runs.
+All but the last repeat only the closes it matters to with each further way to see the ACK of the
+FIN leave. A host of its own has tests of its own, whatever the extent.
 
 """
 USERLANDS_HEAD: Final = """\

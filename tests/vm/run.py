@@ -3,8 +3,8 @@
 
 Usage: python -m tests.vm.run [--extent EXTENT] [RELEASE…], for every kernel of kernels.toml when
 none is named (`ci`: the oldest and the newest). Each one's results replace the last ones in
-results/, and docs/kernels.md is made anew; `ci` leaves both alone. A kernel that cannot be had,
-does not boot or fails a test makes the exit code 1.
+results/, and docs/kernels.md is made anew; `ci` of no named kernel leaves both alone. A kernel that
+cannot be had, does not boot or fails a test makes the exit code 1.
 """
 
 from __future__ import annotations
@@ -81,7 +81,8 @@ def main() -> int:
     except LookupError as error:
         say(str(error))
         return 2
-    return concluded({row.name: tested(row, options.extent) for row in rows}, "kernels")
+    kept = bool(options.releases) or options.extent != "ci"
+    return concluded({row.name: tested(row, options.extent, kept=kept) for row in rows}, "kernels")
 
 
 def parsed() -> argparse.Namespace:
@@ -92,23 +93,29 @@ def parsed() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def tested(row: Kernel, extent: str) -> list[str]:
-    """Test one kernel and keep its results; return what was wrong."""
+def tested(row: Kernel, extent: str, *, kept: bool) -> list[str]:
+    """Test one kernel, keep its results or not; return what was wrong."""
     started = time.monotonic()
     try:
         results = results_of(row, EXTENTS[extent])
     except (KernelMissingError, GuestError) as error:
         results = {"error": str(error)}
-    return judged(row, results, extent, time.monotonic() - started)
+    extent = "" if row.tests else extent
+    return judged(row, results, extent, time.monotonic() - started, kept=kept)
 
 
 def judged(
-    row: Kernel | Userland, results: dict[str, Any], extent: str, took_s: float
+    row: Kernel | Userland,
+    results: dict[str, Any],
+    extent: str,
+    took_s: float,
+    *,
+    kept: bool = True,
 ) -> list[str]:
-    """Keep one's results, those of `ci` excepted; return what was wrong."""
+    """Keep one's results or not; return what was wrong."""
     results |= {"refused": row.refused}
     results |= {"date": time.strftime("%Y-%m-%d"), "extent": extent}
-    if extent != "ci":
+    if kept:
         page.keep(row.name, results)
         page.write()
     wrong = list(page.failures(results))
