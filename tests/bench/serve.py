@@ -32,22 +32,30 @@ def processes(served: Served) -> dict[str, int]:
 
 
 def idle(seconds: float) -> dict[str, Any]:
-    """Measure CPU and memory of a server that nobody asks, with the default timetable."""
+    """Measure CPU, wake-ups and memory of a server that nobody asks, with the default timetable."""
     with Served() as served:
         time.sleep(5)
         pids = processes(served)
-        before = {name: meters.cpu_time((pid,)).total_seconds for name, pid in pids.items()}
         closes = served.total("fourwave_closes_seen_total")
+        before = {name: (meters.all_seconds(pid), meters.sleeps(pid)) for name, pid in pids.items()}
         time.sleep(seconds)
-        used = {
-            name: meters.cpu_time((pid,)).total_seconds - before[name] for name, pid in pids.items()
-        }
+        after = {name: (meters.all_seconds(pid), meters.sleeps(pid)) for name, pid in pids.items()}
+        used = {name: after[name][0] - before[name][0] for name in pids}
+        woken = {name: after[name][1] - before[name][1] for name in pids}
         return {
             "cpu_percent": {n: round(spent / seconds * 100, 3) for n, spent in used.items()},
             "cpu_percent_together": round(sum(used.values()) / seconds * 100, 3),
+            "wakeups_per_second": {n: round(times / seconds, 1) for n, times in woken.items()},
             "closes_meanwhile": served.total("fourwave_closes_seen_total") - closes,
-            "memory_kb": {name: meters.memory_kb((pid,)) for name, pid in pids.items()},
+            "memory_kb": memory_kb(served),
         }
+
+
+def memory_kb(served: Served) -> dict[str, dict[str, int]]:
+    """Return the memory of each process, and of all: what they share counts once in pss alone."""
+    pids = processes(served)
+    each = {name: meters.memory_kb((pid,)) for name, pid in pids.items()}
+    return {**each, "together": meters.memory_kb(tuple(pids.values()))}
 
 
 def crowded(time_wait: int, connections: int) -> dict[str, Any]:
@@ -80,9 +88,7 @@ def crowded(time_wait: int, connections: int) -> dict[str, Any]:
                 "census_seconds": served.total("fourwave_census_seconds"),
                 "lost": served.total("fourwave_lost_records_total"),
                 "detectors_up": served.total("fourwave_detector_up"),
-                "memory_kb": {
-                    name: meters.memory_kb((pid,)) for name, pid in processes(served).items()
-                },
+                "memory_kb": memory_kb(served),
             }
 
 
