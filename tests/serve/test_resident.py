@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.serve.served import Served, make_closes, until
+from tracer import confinement_syscalls
 from tracer.privileges import NAMESPACES, NUMBERS
 
 pytestmark = pytest.mark.kernel
@@ -37,6 +38,8 @@ def test_nobody_keeps_more_than_it_needs(served: Served) -> None:
         assert facts["NoNewPrivs"] == "1"
         assert int(facts["CapBnd"], 16) == 0
         assert int(facts["CapPrm"], 16) == (HELPER_KEEPS if name == "census" else 0), name
+        filtered = name == "web" and confinement_syscalls.missing() is None
+        assert facts["Seccomp"] == ("2" if filtered else status(os.getpid())["Seccomp"]), name
 
 
 def descriptors(pid: int) -> set[str]:

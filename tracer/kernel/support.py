@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from tracer import confinement, privileges
+from tracer import confinement, confinement_syscalls, privileges
 from tracer.errors import HostError
 from tracer.kernel import capabilities, hooks, lockdown
 from tracer.kernel.cgroups import CgroupPaths
@@ -50,6 +50,7 @@ def _standing_facts() -> Iterator[Fact]:
     yield _bcc_python()
     yield _cgroup2()
     yield _confined()
+    yield _confined_syscalls()
 
 
 def _privilege() -> Fact:
@@ -103,6 +104,14 @@ def _confined() -> Fact:
         return Fact("web process", None, f"reads what its user can: {reason}", remedy)
     then = "begins no connection" if abi >= confinement.NETWORK_ABI else "may connect (before 6.7)"
     return Fact("web process", True, f"Landlock {abi}: reads its own code, writes nothing, {then}")
+
+
+def _confined_syscalls() -> Fact:
+    reason = confinement_syscalls.missing()
+    if reason is not None:
+        remedy = "install libseccomp2 (libseccomp on Fedora and Arch)"
+        return Fact("web system calls", None, f"all that its user may: {reason}", remedy)
+    return Fact("web system calls", True, "seccomp: runs no program, opens no socket")
 
 
 def _trial_facts() -> Iterator[Fact]:

@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
-from tracer import confinement, memory, privileges, samples
+from tracer import confinement, confinement_syscalls, memory, privileges, samples
 from tracer.errors import FourwaveError, UsageError, WireError
 from tracer.web import config
 from tracer.web.server import Site, listen, make_server
@@ -43,16 +43,19 @@ def main(options: dict[str, Any]) -> int:
             return error.exit_code
         memory.settle()
         # Certificates may be anywhere, and a renewed one somewhere else.
-        failure = confinement.confine({Path("/")} if options["config"] else confinement.own_code())
-        if failure is not None:
+        readable = {Path("/")} if options["config"] else confinement.own_code()
+        failures = {  # in this order: a library is out of reach then
+            "seccomp": confinement_syscalls.confine(),
+            "Landlock": confinement.confine(readable),
+        }
+        for failure in filter(None, failures.values()):
             LOG.warning("not confined: %s", failure)
-        asyncio.run(serve(options, chosen, channel))
+        asyncio.run(serve(options, Site(chosen, failures), channel))
     return 0
 
 
-async def serve(options: dict[str, Any], chosen: config.WebConfig, channel: socket.socket) -> None:
+async def serve(options: dict[str, Any], site: Site, channel: socket.socket) -> None:
     """Answer until the channel ends."""
-    site = Site(chosen)
     server = make_server(site)
     ended = asyncio.Event()
 

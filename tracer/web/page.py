@@ -23,6 +23,8 @@ from tracer.metrics import (
 from tracer.outputs.text import duration
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from tracer.metrics_declaration import Metric
     from tracer.samples import Labels, Samples
 
@@ -50,8 +52,11 @@ class Leak:
     oldest: str
 
 
-def as_html(samples: Samples | None) -> bytes:
-    """Return the page; without samples it says that the tracer is silent."""
+def as_html(samples: Samples | None, confinement: Mapping[str, str | None]) -> bytes:
+    """Return the page; without samples it says that the tracer is silent.
+
+    `confinement`: what the web process is held by, each with why it is not.
+    """
     if samples is None:
         return TEMPLATE.generate(silent=True)
     closes = _values(samples, CLOSES)
@@ -69,6 +74,7 @@ def as_html(samples: Samples | None) -> bytes:
         resets=_ranked(_values(samples, RESETS)),
         lost={where: int(count) for (where,), count in _values(samples, LOST_RECORDS).items()},
         hooks=list(_values(samples, HOOK)),
+        confinement=confinement,
         detectors={name: bool(up) for (name,), up in _values(samples, DETECTOR_UP).items()},
         leaks=_leaks(samples),
         leaks_known=bool(_values(samples, DETECTOR_UP).get(("close_wait_leak",))),

@@ -22,7 +22,7 @@ from tracer.web.page import as_html
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from tornado.iostream import IOStream
 
@@ -74,8 +74,12 @@ class Bucket:
 class Site:
     """What all requests share: the samples, their rendered forms, and who may see them."""
 
-    def __init__(self, config: WebConfig) -> None:
-        """Begin without samples: not ready."""
+    def __init__(self, config: WebConfig, confinement: Mapping[str, str | None]) -> None:
+        """Begin without samples: not ready.
+
+        `confinement`: what keeps this process from doing more, each with why it does not.
+        """
+        self._confinement = confinement
         self._samples: Samples | None = None
         self._came_s = 0.0
         self._rendered: dict[tuple[str, bool], Exposition] = {}
@@ -119,7 +123,7 @@ class Site:
 
     def page(self) -> bytes:
         """Return the landing page."""
-        return as_html(self._samples if self.ready else None)
+        return as_html(self._samples if self.ready else None, self._confinement)
 
 
 class Handler(RequestHandler):
