@@ -13,6 +13,8 @@ import os
 import platform
 import struct
 
+from tracer.kernel import bpf_attr
+
 __all__ = (
     "LoadError",
     "attach_raw_tracepoint",
@@ -54,105 +56,6 @@ class LoadError(OSError):
     def __init__(self, code: int, what: str, log: str = "") -> None:
         super().__init__(code, os.strerror(code), what)
         self.log = log
-
-
-class _ProgLoad(ctypes.Structure):
-    # union bpf_attr as BPF_PROG_LOAD reads it: include/uapi/linux/bpf.h
-    _fields_ = [
-        ("prog_type", ctypes.c_uint32),
-        ("insn_cnt", ctypes.c_uint32),
-        ("insns", ctypes.c_uint64),
-        ("license", ctypes.c_uint64),
-        ("log_level", ctypes.c_uint32),
-        ("log_size", ctypes.c_uint32),
-        ("log_buf", ctypes.c_uint64),
-        ("kern_version", ctypes.c_uint32),
-        ("prog_flags", ctypes.c_uint32),
-        ("prog_name", ctypes.c_char * 16),
-        ("prog_ifindex", ctypes.c_uint32),
-        ("expected_attach_type", ctypes.c_uint32),
-        ("prog_btf_fd", ctypes.c_uint32),
-        ("func_info_rec_size", ctypes.c_uint32),
-        ("func_info", ctypes.c_uint64),
-        ("func_info_cnt", ctypes.c_uint32),
-        ("line_info_rec_size", ctypes.c_uint32),
-        ("line_info", ctypes.c_uint64),
-        ("line_info_cnt", ctypes.c_uint32),
-        ("attach_btf_id", ctypes.c_uint32),
-    ]
-
-
-class _MapCreate(ctypes.Structure):
-    _fields_ = [
-        ("map_type", ctypes.c_uint32),
-        ("key_size", ctypes.c_uint32),
-        ("value_size", ctypes.c_uint32),
-        ("max_entries", ctypes.c_uint32),
-        ("map_flags", ctypes.c_uint32),
-        ("inner_map_fd", ctypes.c_uint32),
-        ("numa_node", ctypes.c_uint32),
-        ("map_name", ctypes.c_char * 16),
-    ]
-
-
-class _MapInfo(ctypes.Structure):
-    # struct bpf_map_info, as far as a map is made of it.
-    _fields_ = [
-        ("type", ctypes.c_uint32),
-        ("id", ctypes.c_uint32),
-        ("key_size", ctypes.c_uint32),
-        ("value_size", ctypes.c_uint32),
-        ("max_entries", ctypes.c_uint32),
-        ("map_flags", ctypes.c_uint32),
-        ("name", ctypes.c_char * 16),
-    ]
-
-
-class _GetInfo(ctypes.Structure):
-    _fields_ = [
-        ("bpf_fd", ctypes.c_uint32),
-        ("info_len", ctypes.c_uint32),
-        ("info", ctypes.c_uint64),
-    ]
-
-
-class _RawTracepoint(ctypes.Structure):
-    _fields_ = [("name", ctypes.c_uint64), ("prog_fd", ctypes.c_uint32), ("pad", ctypes.c_uint32)]
-
-
-class _LinkCreate(ctypes.Structure):
-    _fields_ = [
-        ("prog_fd", ctypes.c_uint32),
-        ("target_fd", ctypes.c_uint32),
-        ("attach_type", ctypes.c_uint32),
-        ("flags", ctypes.c_uint32),
-        ("iter_info", ctypes.c_uint64),
-        ("iter_info_len", ctypes.c_uint32),
-        ("pad", ctypes.c_uint32),
-    ]
-
-
-class _IterCreate(ctypes.Structure):
-    _fields_ = [("link_fd", ctypes.c_uint32), ("flags", ctypes.c_uint32)]
-
-
-class _TestRun(ctypes.Structure):
-    _fields_ = [
-        ("prog_fd", ctypes.c_uint32),
-        ("retval", ctypes.c_uint32),
-        ("data_size_in", ctypes.c_uint32),
-        ("data_size_out", ctypes.c_uint32),
-        ("data_in", ctypes.c_uint64),
-        ("data_out", ctypes.c_uint64),
-        ("repeat", ctypes.c_uint32),
-        ("duration", ctypes.c_uint32),
-        ("ctx_size_in", ctypes.c_uint32),
-        ("ctx_size_out", ctypes.c_uint32),
-        ("ctx_in", ctypes.c_uint64),
-        ("ctx_out", ctypes.c_uint64),
-        ("flags", ctypes.c_uint32),
-        ("cpu", ctypes.c_uint32),
-    ]
 
 
 def load_tracing(name: str, instructions: bytes, attach_btf_id: int) -> int:
@@ -204,8 +107,8 @@ def describe_map(fd: int) -> tuple[int, int, int, int, int, str]:
 
     What create_map() takes. Raises LoadError.
     """
-    info = _MapInfo()
-    attr = _GetInfo(fd, ctypes.sizeof(info), ctypes.addressof(info))
+    info = bpf_attr.MapInfo()
+    attr = bpf_attr.GetInfo(fd, ctypes.sizeof(info), ctypes.addressof(info))
     call(_OBJ_GET_INFO_BY_FD, attr, "describe a map")
     sizes = info.key_size, info.value_size, info.max_entries
     return info.type, *sizes, info.map_flags, info.name.decode()
@@ -215,24 +118,24 @@ def create_map(
     kind: int, key_bytes: int, value_bytes: int, entries: int, flags: int, name: str
 ) -> int:
     """Create a map; return its descriptor. Raises LoadError."""
-    attr = _MapCreate(kind, key_bytes, value_bytes, entries, flags, map_name=name.encode())
+    attr = bpf_attr.MapCreate(kind, key_bytes, value_bytes, entries, flags, map_name=name.encode())
     return call(_MAP_CREATE, attr, f"create map {name}")
 
 
 def attach_raw_tracepoint(name: str, prog_fd: int) -> int:
     """Attach a loaded tracing program to its target; return the link. Raises LoadError."""
-    return call(_RAW_TRACEPOINT_OPEN, _RawTracepoint(0, prog_fd, 0), f"attach {name}")
+    return call(_RAW_TRACEPOINT_OPEN, bpf_attr.RawTracepoint(0, prog_fd, 0), f"attach {name}")
 
 
 def link_iterator(prog_fd: int) -> int:
     """Return a link of an iterator program; what runs it is reading create_iterator()'s file."""
-    attr = _LinkCreate(prog_fd=prog_fd, attach_type=_TRACE_ITER)
+    attr = bpf_attr.LinkCreate(prog_fd=prog_fd, attach_type=_TRACE_ITER)
     return call(_LINK_CREATE, attr, "link an iterator")
 
 
 def create_iterator(link_fd: int) -> int:
     """Return a file; reading it walks once, in this thread's namespaces. Raises LoadError."""
-    return call(_ITER_CREATE, _IterCreate(link_fd, 0), "create an iterator")
+    return call(_ITER_CREATE, bpf_attr.IterCreate(link_fd, 0), "create an iterator")
 
 
 def test_run(prog_fd: int, argument: int) -> None:
@@ -241,7 +144,7 @@ def test_run(prog_fd: int, argument: int) -> None:
     Linux commit 1b4d60ec162f ("bpf: Enable BPF_PROG_TEST_RUN for raw_tracepoint") (in v5.10).
     """
     context = ctypes.c_uint64(argument)
-    attr = _TestRun(
+    attr = bpf_attr.TestRun(
         prog_fd=prog_fd,
         ctx_size_in=ctypes.sizeof(context),
         ctx_in=ctypes.addressof(context),
@@ -267,7 +170,7 @@ def _try_load(
 ) -> int:
     code = ctypes.create_string_buffer(instructions, len(instructions))
     licence = ctypes.create_string_buffer(b"GPL")
-    attr = _ProgLoad(
+    attr = bpf_attr.ProgLoad(
         insn_cnt=len(instructions) // 8,
         insns=ctypes.addressof(code),
         license=ctypes.addressof(licence),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tracer.kernel import bpf
+from tracer.kernel import bpf, bpf_attr
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -21,36 +21,11 @@ _LOOKUP_BATCH, _LOOKUP_AND_DELETE_BATCH = 24, 25
 _STEP = 4096  # elements per call; a bucket of the hash must fit
 
 
-class _Batch(ctypes.Structure):
-    # union bpf_attr, "struct { … } batch": include/uapi/linux/bpf.h
-    _fields_ = [
-        ("in_batch", ctypes.c_uint64),
-        ("out_batch", ctypes.c_uint64),
-        ("keys", ctypes.c_uint64),
-        ("values", ctypes.c_uint64),
-        ("count", ctypes.c_uint32),
-        ("map_fd", ctypes.c_uint32),
-        ("elem_flags", ctypes.c_uint64),
-        ("flags", ctypes.c_uint64),
-    ]
-
-
-class _Element(ctypes.Structure):
-    # union bpf_attr, "used by BPF_MAP_*_ELEM commands"
-    _fields_ = [
-        ("map_fd", ctypes.c_uint32),
-        ("pad", ctypes.c_uint32),
-        ("key", ctypes.c_uint64),
-        ("value", ctypes.c_uint64),
-        ("flags", ctypes.c_uint64),
-    ]
-
-
 def look_up(fd: int, key: int, key_bytes: int, value_bytes: int) -> bytes | None:
     """Return the value of one element, None when there is none. Raises LoadError."""
     wanted = ctypes.create_string_buffer(key.to_bytes(key_bytes, "little"), key_bytes)
     value = ctypes.create_string_buffer(value_bytes)
-    attr = _Element(map_fd=fd, key=ctypes.addressof(wanted), value=ctypes.addressof(value))
+    attr = bpf_attr.Element(map_fd=fd, key=ctypes.addressof(wanted), value=ctypes.addressof(value))
     try:
         bpf.call(_LOOKUP, attr, "read a map")
     except bpf.LoadError as error:
@@ -83,7 +58,7 @@ def _batches(
     first = True
     while more:
         some_keys, some_values = np.empty(_STEP, key), np.empty(_STEP, value)
-        attr = _Batch(
+        attr = bpf_attr.Batch(
             in_batch=0 if first else ctypes.addressof(position),
             out_batch=ctypes.addressof(position),
             keys=some_keys.ctypes.data,
@@ -99,7 +74,7 @@ def _batches(
 
 
 # Whether there is more: ENOENT says that this was the last step.
-def _next(command: int, attr: _Batch) -> bool:
+def _next(command: int, attr: bpf_attr.Batch) -> bool:
     try:
         bpf.call(command, attr, "read a map")
     except bpf.LoadError as error:
