@@ -184,7 +184,7 @@ def test_reset_reasons_are_there_since_they_are() -> None:
 @pytest.mark.parametrize("kernel", BLOBS)
 def test_every_tracepoint_can_be_found(kernel: str) -> None:
     btf = Btf(str(BLOBS[kernel]))
-    assert all(btf.find(f"btf_trace_{name}", KIND_TYPEDEF) for name in TRACEPOINTS)
+    assert all(btf.tracepoint(name) for name in TRACEPOINTS)
 
 
 @pytest.mark.parametrize("kernel", BLOBS)

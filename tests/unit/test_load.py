@@ -29,7 +29,7 @@ from tracer.kernel import (
     load_census,
     load_tracepoints,
 )
-from tracer.kernel.btf import KIND_FUNC, KIND_TYPEDEF, Btf, BtfTooNewError
+from tracer.kernel.btf import KIND_FUNC, Btf, BtfTooNewError
 from tracer.kernel.facts import facts
 from tracer.kernel.instructions import with_constant
 from tracer.kernel.load_tracepoints import OPTIONAL, PROGRAMS
@@ -325,7 +325,7 @@ def test_all_programs_are_loaded_and_attached_in_order(monkeypatch: pytest.Monke
         instructions, btf_id = kernel.loaded[name]
         assert instructions.startswith(wide(int(twin)) + wide(MARK, src=MAP_FD))
         assert insn(MOV_IMM, sum(function.encode())) in instructions
-        assert btf_id == btf.find(f"btf_trace_{tracepoint}", KIND_TYPEDEF)
+        assert btf_id == btf.tracepoint(tracepoint)
 
 
 def test_a_tracepoint_a_kernel_lacks_may_be_left_out_where_it_only_adds() -> None:

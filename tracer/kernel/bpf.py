@@ -51,11 +51,12 @@ _CMPXCHG_PROGRAM = struct.pack(
 
 
 class LoadError(OSError):
-    """The kernel refused a program; `log` is what the verifier said."""
+    """The kernel refused what `words` tell; `log` is what the verifier said."""
 
     def __init__(self, code: int, what: str, log: str = "") -> None:
         super().__init__(code, os.strerror(code), what)
         self.log = log
+        self.words = f"{what}: {self.strerror}"
 
 
 def load_tracing(name: str, instructions: bytes, attach_btf_id: int) -> int:

@@ -18,9 +18,9 @@ from typing import NamedTuple, TypeVar
 __all__ = ("Btf", "BtfError", "Member")
 
 # enum of BTF_KIND_*: include/uapi/linux/btf.h
-KIND_INT, KIND_PTR, KIND_ARRAY, KIND_STRUCT, KIND_UNION, KIND_ENUM = 1, 2, 3, 4, 5, 6
+KIND_PTR, KIND_ARRAY, KIND_STRUCT, KIND_UNION, KIND_ENUM = 2, 3, 4, 5, 6
 KIND_TYPEDEF, KIND_VOLATILE, KIND_CONST, KIND_RESTRICT = 8, 9, 10, 11
-KIND_FUNC, KIND_TYPE_TAG, KIND_ENUM64 = 12, 18, 19
+KIND_FUNC, KIND_TYPE_TAG = 12, 18
 _MODIFIERS = (KIND_TYPEDEF, KIND_VOLATILE, KIND_CONST, KIND_RESTRICT, KIND_TYPE_TAG)
 _COMPOSITES = (KIND_STRUCT, KIND_UNION)
 _DEPTH_MAX = 32  # of types within types; libbpf's MAX_RESOLVE_DEPTH
@@ -85,6 +85,10 @@ class Btf:
             found = int(self._lib.btf__find_by_name_kind(self._btf, name.encode(), kind))
             self._found[name, kind] = found
         return found if found > 0 else None
+
+    def tracepoint(self, name: str) -> int | None:
+        """Return the type of a tracepoint's arguments, by which programs are attached to it."""
+        return self.find(f"btf_trace_{name}", KIND_TYPEDEF)
 
     def member(self, struct: str, path: str) -> Member | None:
         """Resolve a dotted path such as ``__sk_common.skc_state``; None when a step is missing.

@@ -46,7 +46,7 @@ def attach_hook(
         try:
             return hooks.told(hook, rung, refusals), attached(hook, rung, support, code_of)
         except bpf.LoadError as error:
-            refusals[rung.mechanism] = f"{error.filename}: {error.strerror}"
+            refusals[rung.mechanism] = error.words
     raise AssertionError("the last rung needs nothing")
 
 

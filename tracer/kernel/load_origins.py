@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tracer.kernel import bpf, hooks
-from tracer.kernel.btf import KIND_FUNC, KIND_TYPEDEF, Btf, BtfError
+from tracer.kernel.btf import KIND_FUNC, Btf, BtfError
 from tracer.kernel.hooking import attach_hook, kernel_support
 from tracer.kernel.load_census import CENSUS_MEMBERS
 
@@ -55,7 +55,7 @@ def attach(
 
 
 def _tracepoint(name: str, tracepoint: str, code: bytes, btf: Btf) -> dict[str, int]:
-    btf_id = btf.find(f"btf_trace_{tracepoint}", KIND_TYPEDEF)
+    btf_id = btf.tracepoint(tracepoint)
     if btf_id is None:
         raise BtfError(f"this kernel has no tracepoint {tracepoint}")
     program = bpf.load_tracing(name, code, btf_id)

@@ -7,7 +7,6 @@ import threading
 from typing import TYPE_CHECKING
 
 from tracer.kernel import bpf
-from tracer.kernel.btf import KIND_TYPEDEF
 from tracer.kernel.facts import knows_sender
 from tracer.kernel.instructions import with_constant
 from tracer.kernel.stages import StageError, refused
@@ -69,22 +68,18 @@ def lacking(btf: Btf) -> dict[str, str]:
     without = {
         name: f"the kernel has no tracepoint {tracepoint}"
         for name, _, tracepoint, _ in OPTIONAL
-        if _tracepoint(btf, tracepoint) is None
+        if btf.tracepoint(tracepoint) is None
     }
     if not knows_sender(btf):
         without.setdefault("signal", "needs x86-64 and a kernel of 5.15 or later")
     return without
 
 
-def _tracepoint(btf: Btf, name: str) -> int | None:
-    return btf.find(f"btf_trace_{name}", KIND_TYPEDEF)
-
-
 # Raises StageError where nothing can be traced without it.
 def _leave_out(name: str, error: bpf.LoadError, left_out: dict[str, str]) -> None:
     if name not in {one for one, *_ in OPTIONAL}:
         raise refused(error) from error
-    left_out[name] = f"{error.filename}: {error.strerror}"
+    left_out[name] = error.words
 
 
 class Load(threading.Thread):
@@ -104,7 +99,7 @@ class Load(threading.Thread):
     ) -> None:
         """Look everything up; raises StageError when this kernel has no such tracepoint."""
         super().__init__(name=name, daemon=True)
-        btf_id = _tracepoint(btf, tracepoint)
+        btf_id = btf.tracepoint(tracepoint)
         if btf_id is None:
             raise StageError("btf", f"this kernel has no tracepoint {tracepoint}")
         self._btf_id = btf_id

@@ -22,9 +22,7 @@ class StageError(Exception):
 
 def refused(error: bpf.LoadError) -> StageError:
     """Return what to report when the kernel refuses a program."""
-    return StageError(
-        "load", f"{error.filename}: {error.strerror}", error.errno or 0, error.log[-2000:]
-    )
+    return StageError("load", error.words, error.errno or 0, error.log[-2000:])
 
 
 def unreadable(error: BtfError) -> StageError:

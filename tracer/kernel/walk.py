@@ -264,8 +264,8 @@ def _mask(states: Iterable[TcpState]) -> int:
     return sum(1 << state for state in set(states))
 
 
-def _map(fd: int, size: int) -> mmap.mmap:
-    return mmap.mmap(fd, -(-size // mmap.PAGESIZE) * mmap.PAGESIZE)
+def _map(fd: int, size_bytes: int) -> mmap.mmap:
+    return mmap.mmap(fd, -(-size_bytes // mmap.PAGESIZE) * mmap.PAGESIZE)
 
 
 # One walk. The kernel ends a read without a byte after a million silent sockets: EAGAIN.
