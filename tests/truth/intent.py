@@ -43,6 +43,17 @@ def _meets(ending: Ending, expect: Expect) -> bool:
     )
 
 
+def ends_as_meant(entry: Scenario, run: Run, *, server_first: bool) -> set[Key]:
+    """Return the ends that were in time, and whose packets show what was meant."""
+    truths: dict[Key, Truth] = {truth.key: truth for truth in run.truths}
+    return {
+        key
+        for key, expect, timely in expectations(entry, run.made, server_first=server_first)
+        if timely and key in truths
+        if any(_meets(ending, expect) for ending in truths[key].endings)
+    }
+
+
 def packets_against_intent(entry: Scenario, run: Run, *, server_first: bool) -> list[str]:
     """Return what the packets show otherwise than meant: an error of the bench, not the tracer."""
     truths: dict[Key, Truth] = {truth.key: truth for truth in run.truths}
