@@ -38,7 +38,7 @@ TICK_S: Final = 0.1
 PATIENCE_NS: Final = 950_000_000
 SWEEP_EVERY_NS: Final = 20_000_000_000
 IDLE_TICK_MAX_S: Final = 0.25
-ROOM_USED: Final = 0.75
+ROOM_USED: Final = 0.5
 """Of a ring, by the worst burst that an idle host can make of itself before it is looked at."""
 STILL_NS: Final = 5_000_000_000
 """Signs of life come no seldomer: the web process takes 15 s for silence, systemd 30."""
@@ -152,8 +152,7 @@ def _follow(source: KernelSource, web: Web, census: CensusHelper | None, ready: 
     how = (census.mechanism, census.reason or "") if census else ("none", "not asked for")
     composer = Composer(source.manifest, source.host, created_s=time.time(), census=how)
     run = Session(source.host, counted=composer.tally.add, warn=runs.tell)
-    # Nobody watches: closes wait for the second's samples, as long as the ring has room. What two
-    # cores can make of them in one tick fills less than half.
+    # Nobody watches: closes wait for the second's samples, as long as the ring has room.
     idle_s = min(ROOM_USED * source.room_s, IDLE_TICK_MAX_S)
     pace = Pace(TICK_S, idle_s, PATIENCE_NS, still_ns=STILL_NS, clock_every_ns=SWEEP_EVERY_NS)
     live = Live(source, Limits(), pace, keep=False)
