@@ -212,8 +212,11 @@ def mapped_pages() -> int:
     return sum(end - start for start, end in ends) // PAGE
 
 
-def test_only_what_waits_is_mapped(kernel: Kernel, ring: Ring) -> None:
+def test_only_what_waits_is_mapped(
+    kernel: Kernel, ring: Ring, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """And only until nobody looks at it any more."""
+    monkeypatch.setattr("tracer.kernel.ring._FEW", 1)
     before = mapped_pages()
     assert not ring.take()
     kernel.start_at(DATA - STRIDE)
@@ -225,6 +228,32 @@ def test_only_what_waits_is_mapped(kernel: Kernel, ring: Ring) -> None:
     assert mapped_pages() == before + 2
     del taken
     assert mapped_pages() == before
+
+
+def test_a_busy_ring_stays_mapped(
+    kernel: Kernel, ring: Ring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until there is little in it again."""
+    monkeypatch.setattr("tracer.kernel.ring._FEW", 8)
+    before = mapped_pages()
+    for number in range(ROOM // 2):
+        kernel.output(payload(number))
+    assert numbers(ring.drain()) == list(range(ROOM // 2))
+    assert mapped_pages() == before + 2 * DATA // PAGE
+    kernel.output(payload(7))
+    assert numbers(ring.drain()) == [7]
+    assert mapped_pages() == before
+
+
+@pytest.mark.parametrize("few", [1, 1 << 20])
+def test_both_ways_read_the_same(
+    kernel: Kernel, ring: Ring, few: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Window by window, and from one mapping."""
+    monkeypatch.setattr("tracer.kernel.ring._FEW", few)
+    for number in range(3 * ROOM):
+        kernel.output(payload(number))
+        assert numbers(ring.drain()) == [number]
 
 
 def test_closing_leaves_the_descriptor_and_its_records(kernel: Kernel) -> None:

@@ -6,9 +6,10 @@ then the data twice in a row, so that a record never wraps. Positions grow for e
 taken modulo the size. A record is a header of 8 bytes (u32 length with two flag bits, u32
 page offset) and its data, 8-byte aligned. All our records have one size, hence one stride.
 
-Of the data as much is mapped as waits to be read, and only until it was. The kernel enters
-all pages of a mapping at once: the whole ring, twice over, would be most of what this process
-seems to take. A page costs some 100 ns so, for ten records.
+While little arrives, as much of the data is mapped as waits to be read, and only until it was.
+The kernel enters all pages of a mapping at once: the whole ring, twice over, would be most of
+what an idle tracer seems to take. To map a page costs 100 to 300 ns for ten records, so a busy
+ring is mapped for good.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import numpy as np
 
 __all__ = ("Ring",)
 
+_FEW = 64  # less than one part in so many of the ring
 _BUSY = np.uint32(1 << 31)  # BPF_RINGBUF_BUSY_BIT: reserved, still being written
 
 
@@ -35,6 +37,7 @@ class Ring:
         self._producer = _position(self._producer_map)
         self._size, self._stride = data_bytes, stride
         self._taken = 0
+        self._all: memoryview | None = None
         self._fence = threading.Lock()
         self._fence.acquire()
 
@@ -81,17 +84,25 @@ class Ring:
 
     def close(self) -> None:
         """Unmap. The ring itself lives on as long as somebody holds its descriptor."""
+        self._all = None
         self._consumer.release()
         self._producer.release()
         self._consumer_map.close()
         self._producer_map.close()
 
-    # Behind the two pages of positions; a mapping begins with a page.
     def _mapped(self, at: int, length: int) -> memoryview:
-        before = at % mmap.PAGESIZE
-        offset = 2 * mmap.PAGESIZE + at - before
-        window = mmap.mmap(self._fd, before + length, prot=mmap.PROT_READ, offset=offset)
-        return memoryview(window)[before:]
+        if length * _FEW > self._size:
+            if self._all is None:
+                self._all = self._map(0, 2 * self._size)
+            return self._all[at : at + length]
+        self._all = None
+        before = at % mmap.PAGESIZE  # a mapping begins with a page
+        return self._map(at - before, before + length)[before:]
+
+    # Behind the two pages of positions.
+    def _map(self, at: int, length: int) -> memoryview:
+        offset = 2 * mmap.PAGESIZE + at
+        return memoryview(mmap.mmap(self._fd, length, prot=mmap.PROT_READ, offset=offset))
 
     # How many records in a row are complete, from the first on.
     def _complete(self, data: memoryview) -> int:
