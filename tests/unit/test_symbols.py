@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
-from tracer.kernel import symbols
+from tracer.kernel import elf_frames, elf_symbols, symbols
 from tracer.kernel.elf_frames import read_call_frames
 from tracer.kernel.elf_symbols import Functions, read_functions
 from tracer.kernel.processes import start_ticks
@@ -195,6 +195,20 @@ def test_any_bytes_name_nothing(junk: bytes) -> None:
         assert found is None or found.at(0) is None
         frames = read_call_frames(io.BytesIO(data))
         assert frames is None or frames.return_offset(0) is None
+
+
+def test_a_file_that_claims_too_much_is_left_alone(
+    program: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More sections than are gone through, more of a function than is read, a bomb of lzma."""
+    shown = place(program, "shown")
+    for module, bound in ((elf_frames, "FUNCTION_BYTES_MAX"), (elf_symbols, "PARTS_MAX")):
+        monkeypatch.setattr(module, bound, 1)
+        with program.open("rb") as file:
+            frames = read_call_frames(file)
+            assert frames is None or frames.return_offset(shown) is None
+    with program.open("rb") as file:
+        assert read_functions(file) is None
 
 
 def test_damage_is_no_error(program: Path) -> None:

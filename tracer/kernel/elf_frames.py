@@ -11,7 +11,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from elftools.dwarf.callframe import FDE
-from elftools.elf.elffile import ELFFile
+
+from tracer.kernel.elf_symbols import opened
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,6 +21,8 @@ __all__ = ("CallFrames", "read_call_frames")
 
 EH_FRAME_BYTES_MAX: Final = 1 << 19
 """Four times libc's, some seconds of reading: a larger one is no libc's."""
+FUNCTION_BYTES_MAX: Final = 1 << 12
+"""Of what is told of one function: every row repeats all registers before it."""
 _RSP: Final = {"EM_X86_64": 7}
 """The stack pointer's number in DWARF."""
 _WORD_BYTES: Final = 8
@@ -44,6 +47,8 @@ class CallFrames:
         return None
 
     def _offset(self, function: Any, address: int) -> int | None:
+        if max(int(one["length"]) for one in (function, function.cie)) > FUNCTION_BYTES_MAX:
+            return None
         rows = [row for row in function.get_decoded().table if row["pc"] <= address]
         rule = rows[-1]["cfa"] if rows else None
         if rule is None or rule.reg != self._stack_pointer:
@@ -54,7 +59,7 @@ class CallFrames:
 def read_call_frames(file: BinaryIO) -> CallFrames | None:
     """Return the frames of a file, None when it tells none that make sense."""
     try:
-        elf = ELFFile(file)
+        elf = opened(file)
         section, pointer = elf.get_section_by_name(".eh_frame"), _RSP.get(elf["e_machine"])
         if section is None or pointer is None or section["sh_size"] > EH_FRAME_BYTES_MAX:
             return None

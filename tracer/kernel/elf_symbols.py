@@ -19,10 +19,14 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-__all__ = ("Functions", "read_functions")
+__all__ = ("Functions", "opened", "read_functions")
 
 NAME_BYTES_MAX: Final = 200
 TABLE_BYTES_MAX: Final = 1 << 28
+PACKED_BYTES_MAX: Final = 1 << 26
+"""Of .gnu_debugdata, unpacked; and of what lzma may take for that."""
+PARTS_MAX: Final = 4_096
+"""Sections, and segments: a sparse file may claim billions."""
 _FUNCTION_TYPES: Final = (2, 10)  # STT_FUNC, STT_GNU_IFUNC
 _SYMBOL = {
     32: [("name", "u4"), ("value", "u4"), ("size", "u4"), ("info", "u1"), ("other", "u1"),
@@ -83,11 +87,19 @@ class _Table:
 def read_functions(file: BinaryIO) -> Functions | None:
     """Return what a file names, None when it is no ELF file that makes sense."""
     try:
-        elf = ELFFile(file)
+        elf = opened(file)
         tables = [*_tables(elf), *_tables(_debugdata(elf))]
         return Functions(_segments(elf), tables)
     except Exception:  # noqa: BLE001 - hostile files: pyelftools raises what struct and dicts do
         return None
+
+
+def opened(file: BinaryIO) -> ELFFile:
+    """Return an ELF file whose parts can be gone through. Raises what pyelftools does."""
+    elf = ELFFile(file)
+    if elf.num_sections() > PARTS_MAX or elf.num_segments() > PARTS_MAX:
+        raise ValueError("more parts than any program has")
+    return elf
 
 
 def _segments(elf: Any) -> list[_Segment]:
@@ -117,5 +129,5 @@ def _debugdata(elf: Any) -> Any:
     section = elf.get_section_by_name(".gnu_debugdata")
     if section is None or section["sh_size"] > TABLE_BYTES_MAX:
         return None
-    unpacked = lzma.LZMADecompressor().decompress(section.data(), TABLE_BYTES_MAX)
-    return ELFFile(io.BytesIO(unpacked))
+    unpacker = lzma.LZMADecompressor(memlimit=PACKED_BYTES_MAX)
+    return opened(io.BytesIO(unpacker.decompress(section.data(), PACKED_BYTES_MAX)))
