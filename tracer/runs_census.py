@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from tracer.census import Census
-    from tracer.detectors.narrow import CensusFilter
+    from tracer.detectors.census_filter import CensusFilter
     from tracer.detectors.port_failures import PortFailure, PortFailures
     from tracer.kernel.census import CensusSource
     from tracer.outputs.screen import Screen
@@ -204,7 +204,7 @@ def _write(screen: Screen, made: Iterable[str], wishes: Wishes) -> None:
 
 def asked_for(wishes: Wishes) -> CensusFilter:
     """Return which sockets are meant."""
-    from tracer.detectors.narrow import CensusFilter  # noqa: PLC0415
+    from tracer.detectors.census_filter import CensusFilter  # noqa: PLC0415
 
     return CensusFilter(**wishes.filters)
 

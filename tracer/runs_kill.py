@@ -70,7 +70,7 @@ def kill(wishes: Wishes, ask: Callable[[str], bool]) -> int:
 
 
 def _choose(source: CensusSource, wishes: Wishes) -> tuple[Census, Rows]:
-    from tracer.detectors.narrow import CensusFilter  # noqa: PLC0415
+    from tracer.detectors.census_filter import CensusFilter  # noqa: PLC0415
     from tracer.detectors.stale import stale  # noqa: PLC0415
 
     census = runs_looks.take(source, wishes.netns, (TcpState.LISTEN, *wishes.states))

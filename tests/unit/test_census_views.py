@@ -16,11 +16,11 @@ import pytest
 from tests.unit import censuses as c
 from tracer.census import STATES
 from tracer.detectors.accept_waits import AcceptWait
+from tracer.detectors.census_filter import CensusFilter
 from tracer.detectors.close_wait_leak import CloseWaitLeak
 from tracer.detectors.finding import unit_of
 from tracer.detectors.listen_overflow import ListenOverflow
 from tracer.detectors.local_ports import LocalPorts
-from tracer.detectors.narrow import CensusFilter
 from tracer.detectors.port_failures import PortFailure
 from tracer.detectors.socket_states import socket_states
 from tracer.detectors.stale import stale, still

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from tracer.census import Census, Rows
-    from tracer.detectors.narrow import CensusFilter
+    from tracer.detectors.census_filter import CensusFilter
     from tracer.detectors.rows import Numbers
 
 STATES: Final = (TcpState.CLOSE_WAIT, TcpState.FIN_WAIT2)
