@@ -70,7 +70,7 @@ def report(path: str, wishes: Wishes) -> None:
         session.run(span.over(source), run, stop)
         snapshot = run.finish()
         screen = Screen(sys.stdout, repaint=False)
-        _show(screen, rates.totals(), span.seconds, span.last_ns, wishes)
+        _show(screen, rates.totals(), span.length_s, span.last_ns, wishes)
         runs.summarize(snapshot, as_json=wishes.as_json)
         if source.damage is not None:
             raise RecordingError(f"{path} is damaged {source.damage}; all before that was read")
@@ -120,7 +120,7 @@ class Span:
         self.last_ns: int | None = None
 
     @property
-    def seconds(self) -> float:
+    def length_s(self) -> float:
         """0 for one batch or none."""
         return ((self.last_ns or 0) - (self._first_ns or 0)) / NS_PER_S
 

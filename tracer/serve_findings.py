@@ -58,7 +58,7 @@ class Present:
     values: Mapping[str, Mapping[Labels, float]] = field(default_factory=dict)
     up: Mapping[Labels, float] = field(default_factory=dict)
     dropped: Mapping[str, int] = field(default_factory=dict)
-    seconds: float | None = None
+    took_s: float | None = None
     at_s: float | None = None
 
     def put(self, made: Samples) -> None:
@@ -68,7 +68,7 @@ class Present:
         if not self.up:
             made.put(metrics.SOCKETS)  # all there from the start; detector_up says what they mean
         made.put(metrics.DETECTOR_UP, {("closes",): 1.0, **self.up})
-        made.put_one(metrics.CENSUS_SECONDS, self.seconds)
+        made.put_one(metrics.CENSUS_SECONDS, self.took_s)
         made.put_one(metrics.CENSUS_TIMESTAMP, self.at_s)
         dropped: dict[Labels, float] = {
             (m.name,): float(self.dropped.get(m.name, 0)) for m in metrics.CAPPED
@@ -105,12 +105,12 @@ class Findings:
         self._up = {(name,): 0.0 for name in OF}
         return self._present(None, None)
 
-    def _present(self, seconds: float | None, at_s: float | None) -> Present:
+    def _present(self, took_s: float | None, at_s: float | None) -> Present:
         return Present(
             values=dict(self._values),
             up=dict(self._up),
             dropped=dict(self._dropped),
-            seconds=seconds,
+            took_s=took_s,
             at_s=at_s,
         )
 

@@ -84,7 +84,7 @@ def test_a_census_that_fails_takes_all_back(capsys: pytest.CaptureFixture[str]) 
     present = findings.fail(OSError(11, "no"))
     assert set(present.up.values()) == {0.0}
     assert not present.values
-    assert present.seconds is None
+    assert present.took_s is None
     assert "detector census" in capsys.readouterr().err
     assert set(findings.look(a_census(30), 31.0).up.values()) == {1.0}
 
