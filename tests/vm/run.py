@@ -37,7 +37,7 @@ BY_HOOKS: Final = ("three_way", "four_way", "answer_and_close", "spoilt_path")
 STEADY: Final = (
     *("test_the_ack_of_the_fin", "test_all_twelve_states", "test_a_shared_socket"),
     *("four_way-client", "linger_zero-client", "unread_data-client", "disconnected-client"),
-    *("data_after_close-client", "listener_closed-client", "refused-client", "given_up-client"),
+    *("data_crosses_fin-client", "listener_closed-client", "refused-client", "given_up-client"),
     *("simultaneous-client", "reset_in_fin_wait1-client", "reset_in_close_wait-client"),
     *("reset_in_last_ack-client", "reset_in_closing-client"),
 )
