@@ -178,7 +178,8 @@ SERVE_OPTIONS: Final = (
         default=30.0,
         metavar="SECONDS",
         show_default=True,
-        help="How often to look at all sockets, for leaks, ports and listeners; 0: never.",
+        help="How often to look at all sockets, for leaks, ports and listeners; half as often "
+        "while nothing closes; 0: never.",
     ),
     click.option(
         "--ring-bytes",

@@ -167,7 +167,7 @@ def _follow(source: KernelSource, web: Web, census: CensusHelper | None, ready: 
                 notify("WATCHDOG=1")
             else:
                 run.feed(batch)
-            if census is not None and (present := census.refresh()) is not None:
+            if census is not None and (present := census.refresh(run.totals.records)) is not None:
                 composer.present = present
                 beat.show()
             if hangup.take():

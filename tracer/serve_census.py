@@ -37,8 +37,26 @@ MESSAGE_MAX: Final = 4096
 END_S: Final = 2.0
 """For a census that is under way at the end."""
 CENSUS_MAX_BYTES: Final = 1 << 30
+IDLE_FACTOR: Final = 2
 ROWS: Final = (TcpState.LISTEN, TcpState.CLOSE_WAIT)
 """Whose sockets the detectors of Findings ask for one by one."""
+
+
+class Timetable:
+    """When a census is due: half as often while nothing closes, as soon as something does."""
+
+    def __init__(self, every_s: float) -> None:
+        self._every_s = every_s
+        self._last: tuple[float, int] | None = None
+
+    def due(self, now_s: float, closes: int) -> bool:
+        """Say whether one is due after so many closes; then that was the last one."""
+        if self._last is not None:
+            last_s, closes_then = self._last
+            if now_s < last_s + self._every_s * (IDLE_FACTOR if closes == closes_then else 1):
+                return False
+        self._last = now_s, closes
+        return True
 
 
 class CensusHelper:
@@ -72,15 +90,14 @@ class CensusHelper:
         self._judging: Thread | None = None
         self._judged: Present | None = None
         self._asked = False
-        self._every_s = every_s
-        self._due_s = 0.0
+        self._timetable = Timetable(every_s)
         self._at_s = 0.0
 
-    def refresh(self) -> Present | None:
+    def refresh(self, closes: int) -> Present | None:
         """Keep the timetable: ask when it is time; return what a census came to, once.
 
         Never blocks: detectors take their time in a thread, the ring must not wait for them.
-        A census that failed is asked for again when it is time.
+        A census that failed is asked for again when it is time. `closes`: how many so far.
         """
         if self._judging is not None:
             if self._judging.is_alive():
@@ -88,10 +105,9 @@ class CensusHelper:
             self._judging = None
             return self._judged
         try:
-            self._ask()
+            self._ask(closes)
             data = self._take()
         except (OSError, FourwaveError) as error:
-            self._due_s = time.monotonic() + self._every_s
             return self._findings.fail(error)
         if data is not None:
             # A census that is judged when the end comes is of no use to anybody: a daemon.
@@ -106,10 +122,9 @@ class CensusHelper:
             self._judged = self._findings.fail(error)
         memory.trim()
 
-    def _ask(self) -> None:
-        if self._asked or time.monotonic() < self._due_s:
+    def _ask(self, closes: int) -> None:
+        if self._asked or not self._timetable.due(time.monotonic(), closes):
             return
-        self._due_s = time.monotonic() + self._every_s
         self._at_s = time.time()
         self._channel.send(ASK)
         self._asked = True
