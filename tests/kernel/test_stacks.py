@@ -91,8 +91,12 @@ def leaks(ns: Namespace, *words: str) -> list[dict[str, Any]]:
 
 
 def stacks_of(told: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the stacks of the only group, of which most sockets have one."""
-    (group,) = (one for one in told if one["type"] == "close_wait_group")
+    """Return the stacks of the largest group of suspects.
+
+    On a busy host others may wait to be accepted, or be on their way from a child to its parent.
+    """
+    suspects = [one for one in told if one.get("origins")]
+    group = max(suspects, key=lambda one: int(one["count"]))
     origins = group["origins"]
     known = sum(stack["count"] for stack in origins["stacks"])
     assert 0 < known <= origins["asked"] == group["count"]

@@ -70,6 +70,16 @@ def test_another_process_of_the_same_number_is_not_asked() -> None:
     assert Symbols().frames(2**22 + 1, 0, [1]) is None
 
 
+def test_who_has_ended_and_was_not_waited_for_is_gone() -> None:
+    """It has its number and its start still, and no code."""
+    ended = subprocess.Popen(["true"])
+    os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)
+    ticks = start_ticks(Path(f"/proc/{ended.pid}/stat").read_text())
+    start_ns = ticks * 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+    assert Symbols().frames(ended.pid, start_ns, [1]) is None
+    ended.wait()
+
+
 @pytest.fixture
 def code() -> Iterator[int]:
     """Memory that could be executed, of no file."""

@@ -136,6 +136,8 @@ class _Process:
             raise ProcessLookupError(errno.ESRCH, "another process has its number")
         self.pid = pid
         self._mappings = list(_mappings(pid))
+        if not self._mappings:
+            raise ProcessLookupError(errno.ESRCH, "nobody has waited for it yet")
         self._starts = [one.start for one in self._mappings]
         self._perf_map: list[tuple[int, int, str]] | None = None
 
