@@ -52,7 +52,7 @@ NOW: Final = (
             "Oldest census",
             "s",
             "How old what is shown of leaks, ports and listeners may be. "
-            "It is normally below the option --census (30 s) and the scrape interval together.",
+            "It is normally below twice --census (30 s) and the scrape interval together.",
             limits=((120, YELLOW), (600, RED)),
             empty="No census",
             width=6,
