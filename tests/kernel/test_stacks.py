@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import platform
 import shutil
 import signal
@@ -55,7 +56,7 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @contextlib.contextmanager
 def running(ns: Namespace, *words: object) -> Iterator[subprocess.Popen[str]]:
-    """Run a program in the namespace until the block ends."""
+    """Run a program in the namespace, its children too, until the block ends."""
     process = subprocess.Popen(
         ns.command(*map(str, words)), stdout=subprocess.PIPE, text=True, start_new_session=True
     )
@@ -63,7 +64,7 @@ def running(ns: Namespace, *words: object) -> Iterator[subprocess.Popen[str]]:
         yield process
     finally:
         with contextlib.suppress(ProcessLookupError):
-            process.send_signal(signal.SIGKILL)
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         assert process.stdout is not None
         process.stdout.close()
