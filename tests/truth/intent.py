@@ -90,16 +90,17 @@ def records_against_intent(
 # What answered too late may have met another state, a mini-socket instead of an orphan: then it is
 # another kind of close than was meant, and the packets alone are its judge.
 def _differences(record: Record, expect: Expect, timely: bool) -> Iterator[str]:
-    if timely and record["kind"] != expect.kind:
+    same_kind = record["kind"] == expect.kind
+    if timely and not same_kind:
         yield "kind"
     for name in ("handshake", "fin_ack"):
         meant = getattr(expect, name)
         # null is counted as undecided elsewhere
         if timely and meant is not None and record[name] not in (meant, None):
             yield name
-    if timely and expect.cause is not None and record["cause"] != expect.cause:
+    if same_kind and expect.cause is not None and record["cause"] != expect.cause:
         yield "cause"
-    if timely and expect.time_wait is not None and record["time_wait"] != expect.time_wait:
+    if same_kind and expect.time_wait is not None and record["time_wait"] != expect.time_wait:
         yield "time_wait"
     if expect.how is not None and (record["closer"] or {}).get("how") != expect.how:
         yield "how"
