@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 READY_S: Final = 30.0
 END_S: Final = 15.0
 SETTLE_S: Final = 15.0
+TRIES: Final = 3
 
 HOOKED: Final = {
     "fourwave_accept_wait_seconds": "accepted",
@@ -147,6 +148,16 @@ def make_every_kind() -> set[str]:
     )
     answers = [json.loads(line) for line in actor.stdout.splitlines()[1:]]
     return {answer["scenario"] for answer in answers if "ends" in answer}
+
+
+def make_every_kind_until(condition: Callable[[], Any]) -> bool:
+    """Say whether it holds once every kind was made; one of each, so a busy host may be late."""
+
+    def holds() -> bool:
+        make_every_kind()
+        return bool(until(condition))
+
+    return any(holds() for _ in range(TRIES))
 
 
 def make_closes(count: int) -> None:

@@ -7,11 +7,12 @@ import html
 import re
 import shutil
 import subprocess
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from tests.serve.served import make_every_kind, until
+from tests.serve.served import make_every_kind_until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,8 +36,8 @@ def test_nothing_is_cut_off(served: Served, tmp_path: Path, width: int) -> None:
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)
     if browser is None:
         pytest.skip("this host lacks a browser (package chromium)")
-    make_every_kind()
-    assert until(lambda: served.total("fourwave_closes_total", kind="simultaneous") >= 1)
+    crossed = partial(served.total, "fourwave_closes_total", kind="simultaneous")
+    assert make_every_kind_until(crossed), served.said()
     page = tmp_path / "page.html"
     # As many digits as fit on a phone; a section with more of them scrolls.
     text = re.sub(r"\b\d+(,\d{3})+\b", "987,654", served.get("/")[0].decode())
