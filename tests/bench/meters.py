@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import platform
@@ -117,13 +118,13 @@ def _memory_kb(pid: int) -> dict[str, int]:
     }
 
 
-# The text of every fdinfo of these processes; an fd may be closed while we look.
+# The text of every fdinfo of these processes; a process may end while we look, an fd be closed.
 def _fdinfos(pids: Collection[int]) -> Iterator[str]:
-    for path in (path for pid in pids for path in Path(f"/proc/{pid}/fdinfo").iterdir()):
-        try:
-            yield path.read_text()
-        except OSError:
-            continue
+    for folder in (Path(f"/proc/{pid}/fdinfo") for pid in pids):
+        with contextlib.suppress(FileNotFoundError):
+            for path in folder.iterdir():
+                with contextlib.suppress(OSError):
+                    yield path.read_text()
 
 
 def map_memory_kb(pids: Collection[int]) -> int:
