@@ -98,7 +98,11 @@ class Running:
             self._process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=out, stderr=err, env=_environment(scratch)
             )
-        self._wait_until_ready()
+        try:
+            self._wait_until_ready()
+        except BaseException:
+            self.stop()  # or it would trace beside all that is measured next
+            raise
         self.ready_seconds = (time.monotonic_ns() - started_ns) / 1e9
 
     @property
