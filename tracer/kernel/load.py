@@ -10,6 +10,7 @@ Usage: load.py CHANNEL_FD OPTIONS_JSON
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import json
 import os
@@ -35,10 +36,13 @@ from tracer.kernel.source_text import assemble, make_kernel_tree
 from tracer.kernel.stages import StageError, refused, unreadable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from types import ModuleType
 
     from tracer.kernel.compiled import Module
+
+    Loaded = tuple[dict[str, Any], dict[str, int]]
+    LoadSet = Callable[[Btf, dict[str, Any], dict[str, int]], Loaded]
 
 # No warnings about BCC's own headers, and nothing for a debugger. BCC optimises what clang gives it
 # with all of LLVM's passes: where clang does so first, a compile takes a third longer.
@@ -105,48 +109,52 @@ def load_teardown(
     }, fds
 
 
-def load_iterators(
-    btf: Btf, options: dict[str, Any], shared: dict[str, int]
-) -> tuple[dict[str, Any], dict[str, int]]:
-    """Load what takes the census. A kernel that refuses it is no failure: there is sock_diag.
+def optional(name: str) -> Callable[[LoadSet], LoadSet]:
+    """Have what refuses to be loaded told under this name: it is no failure of the rest."""
+
+    def decorate(load: LoadSet) -> LoadSet:
+        @functools.wraps(load)
+        def or_why_not(btf: Btf, options: dict[str, Any], shared: dict[str, int]) -> Loaded:
+            try:
+                return load(btf, options, shared)
+            except StageError as failed:
+                return {name: failed.report}, {}
+            except bpf.LoadError as error:
+                return {name: refused(error).report}, {}
+            except BtfError as error:
+                return {name: unreadable(error).report}, {}
+
+        return or_why_not
+
+    return decorate
+
+
+@optional("census")
+def load_iterators(btf: Btf, options: dict[str, Any], shared: dict[str, int]) -> Loaded:
+    """Load what takes the census. Where the kernel refuses it there is sock_diag.
 
     With maps in `shared` it sees the connections that are followed, too.
     """
-    try:
-        text = load_census
-        macros = text.macros_of(options, beside_closes=bool(shared))
-        about = text.MAIN, text.CENSUS_MEMBERS, macros, (*text.MAPS, *shared)
-        module, _ = compile_text(btf, options, *about, variant="-beside-closes" if shared else "")
-        maps = {name: module[name].map_fd for name in text.MAPS}
-        others = {module[name].map_fd: fd for name, fd in shared.items()}
-        return {"census": "iterator"}, text.attach(
-            maps, lambda name: with_maps(module.dump_func(name), others), btf
-        )
-    except StageError as failed:
-        return {"census": failed.report}, {}
-    except bpf.LoadError as error:
-        return {"census": refused(error).report}, {}
-    except BtfError as error:
-        return {"census": unreadable(error).report}, {}
+    text = load_census
+    macros = text.macros_of(options, beside_closes=bool(shared))
+    about = text.MAIN, text.CENSUS_MEMBERS, macros, (*text.MAPS, *shared)
+    module, _ = compile_text(btf, options, *about, variant="-beside-closes" if shared else "")
+    maps = {name: module[name].map_fd for name in text.MAPS}
+    others = {module[name].map_fd: fd for name, fd in shared.items()}
+    return {"census": "iterator"}, text.attach(
+        maps, lambda name: with_maps(module.dump_func(name), others), btf
+    )
 
 
-def load_stacks(
-    btf: Btf, options: dict[str, Any], _shared: dict[str, int]
-) -> tuple[dict[str, Any], dict[str, int]]:
-    """Load what notes the stacks sockets come from. What refuses it is told, and no failure."""
+@optional("origins")
+def load_stacks(btf: Btf, options: dict[str, Any], _shared: dict[str, int]) -> Loaded:
+    """Load what notes the stacks sockets come from."""
     text = load_origins
-    try:
-        text.check(btf)
-        about = text.MAIN, text.ORIGIN_MEMBERS, text.macros_of(options), text.MAPS
-        module, _ = compile_text(btf, options, *about)
-        maps = {name: module[name].map_fd for name in text.MAPS}
-        told, fds = text.attach(maps, module.dump_func, btf)
-    except StageError as failed:
-        return {"origins": failed.report}, {}
-    except bpf.LoadError as error:
-        return {"origins": refused(error).report}, {}
-    except BtfError as error:
-        return {"origins": unreadable(error).report}, {}
+    text.check(btf)
+    about = text.MAIN, text.ORIGIN_MEMBERS, text.macros_of(options), text.MAPS
+    module, _ = compile_text(btf, options, *about)
+    maps = {name: module[name].map_fd for name in text.MAPS}
+    told, fds = text.attach(maps, module.dump_func, btf)
     return {"origins": told}, fds
 
 
