@@ -30,6 +30,7 @@ from tests.truth.wire import wait_until
 if TYPE_CHECKING:
     from tests.truth.compare import Record
     from tests.truth.netns import Namespace
+    from tests.truth.sockets import Pair
     from tests.truth.watch import Watch
 
 pytestmark = pytest.mark.kernel
@@ -59,6 +60,13 @@ def has_device(ns: Namespace) -> bool:
         return DEVICE in Path("/proc/thread-self/net/dev").read_text()
 
 
+def begun(held: contextlib.ExitStack, net: Net) -> tuple[Watch, Stage, list[Pair]]:
+    """Watch a network and let connections there say something; all is closed with `held`."""
+    watch = held.enter_context(watch_of(net))
+    stage = held.enter_context(contextlib.closing(Stage(net, Flavour.V4, COUNT)))
+    return watch, stage, stage.talked()
+
+
 def ends_of(watch: Watch, net: Net, stage: Stage, count: int) -> list[Record]:
     """Return the records of a stage's connections; the namespace's number may be another's by now.
 
@@ -75,9 +83,7 @@ def test_its_name_goes_while_connections_are_open() -> None:
     """A process outside holds both ends: they go on, and close as ever."""
     with contextlib.ExitStack() as held:
         with loopback("goes") as net:
-            watch = held.enter_context(watch_of(net))
-            stage = held.enter_context(contextlib.closing(Stage(net, Flavour.V4, COUNT)))
-            pairs = stage.talked()
+            watch, stage, pairs = begun(held, net)
         for pair in pairs:
             pair.exchange()
         close_in_turn(pairs)
@@ -92,9 +98,7 @@ def test_the_peers_namespace_goes() -> None:
         server = held.enter_context(namespace("stays"))
         with namespace("goes") as client:
             net = joined(client, server)
-            watch = held.enter_context(watch_of(net))
-            stage = held.enter_context(contextlib.closing(Stage(net, Flavour.V4, COUNT)))
-            pairs = stage.talked()
+            watch, stage, pairs = begun(held, net)
             for pair in pairs:
                 pair.client.close()
                 read_eof(pair.server)
@@ -118,9 +122,7 @@ def test_an_orphan_outlives_its_name() -> None:
         server = held.enter_context(namespace("stays"))
         with namespace("goes") as client:
             net = joined(client, server)
-            watch = held.enter_context(watch_of(net))
-            stage = held.enter_context(contextlib.closing(Stage(net, Flavour.V4, COUNT)))
-            pairs = stage.talked()
+            watch, stage, pairs = begun(held, net)
             ip("-n", server.name, "link", "set", DEVICE, "down")
             for pair in pairs:
                 pair.client.close()

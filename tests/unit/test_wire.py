@@ -4,14 +4,13 @@
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
+from tests.unit import c_layout
 from tracer import tcp, wire
 from tracer.errors import FourwaveError, WireError
 from tracer.kernel import source, strays
@@ -43,10 +42,7 @@ ENUMS: dict[str, Any] = {
 def expressions() -> Iterator[tuple[str, int]]:
     """Yield every C expression and the number Python has for it."""
     for struct, dtype in STRUCTS.items():
-        yield f"sizeof(struct {struct})", dtype.itemsize
-        for name, (field, offset, *_) in (dtype.fields or {}).items():
-            yield f"offsetof(struct {struct}, {name})", offset
-            yield f"sizeof(((struct {struct} *)0)->{name})", field.itemsize
+        yield from c_layout.of_struct(struct, dtype)
     for prefix, members in ENUMS.items():
         yield from ((f"{prefix}{member.name}", int(member)) for member in members)
     yield "TW_NONE", tcp.TW_NONE
@@ -58,20 +54,8 @@ def expressions() -> Iterator[tuple[str, int]]:
 @pytest.fixture(scope="module")
 def compiled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, int]:
     """Return what a C compiler has for the same expressions."""
-    cc = shutil.which("cc")
-    if not cc:
-        pytest.skip("no C compiler (cc)")
-    folder = tmp_path_factory.mktemp("wire")
-    lines = "".join(f'printf("%lld\\n", (long long)({c}));\n' for c, _ in expressions())
-    source = folder / "layout.c"
-    source.write_text(
-        f'#include <stddef.h>\n#include <stdio.h>\n#include "{HEADER}"\n'
-        f"int main(void) {{\n{lines}return 0;\n}}\n"
-    )
-    subprocess.run([cc, "-o", folder / "layout", source], check=True, timeout=60)
-    out = subprocess.run([folder / "layout"], check=True, capture_output=True, timeout=10)
-    numbers = map(int, out.stdout.split())
-    return dict(zip((c for c, _ in expressions()), numbers, strict=True))
+    names = [name for name, _ in expressions()]
+    return c_layout.compiled(names, [HEADER], tmp_path_factory.mktemp("wire"))
 
 
 def test_the_source_maps_what_is_decoded() -> None:

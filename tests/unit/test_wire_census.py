@@ -5,9 +5,7 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import struct
-import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
+from tests.unit import c_layout
 from tracer import census
 from tracer.census import (
     CENSUS_VERSION,
@@ -56,10 +55,7 @@ PREFIX: Final = struct.Struct("<II")
 def expressions() -> Iterator[tuple[str, int]]:
     """Yield every C expression and the number Python has for it."""
     for name, dtype in STRUCTS.items():
-        yield f"sizeof(struct {name})", dtype.itemsize
-        for field, (kind, offset, *_) in (dtype.fields or {}).items():
-            yield f"offsetof(struct {name}, {field})", offset
-            yield f"sizeof(((struct {name} *)0)->{field})", kind.itemsize
+        yield from c_layout.of_struct(name, dtype)
     for flag in census.SocketFlag:
         yield f"SOCKET_{flag.name}", int(flag)
     yield "REMAINING_STEP_S", census.REMAINING_STEP_S
@@ -68,19 +64,9 @@ def expressions() -> Iterator[tuple[str, int]]:
 
 def test_layout_is_the_compilers(tmp_path: Path) -> None:
     """Every size and offset is the one C has."""
-    cc = shutil.which("cc")
-    if not cc:
-        pytest.skip("no C compiler (cc)")
-    lines = "".join(f'printf("%lld\\n", (long long)({c}));\n' for c, _ in expressions())
-    includes = "".join(f'#include "{BPF / name}"\n' for name in ("records.h", "census.h"))
-    source = tmp_path / "layout.c"
-    source.write_text(
-        f"#include <stddef.h>\n#include <stdio.h>\n{includes}int main(void) {{\n{lines}}}\n"
-    )
-    subprocess.run([cc, "-o", tmp_path / "layout", source], check=True, timeout=60)
-    out = subprocess.run([tmp_path / "layout"], check=True, capture_output=True, timeout=10)
-    names = [c for c, _ in expressions()]
-    assert dict(zip(names, map(int, out.stdout.split()), strict=True)) == dict(expressions())
+    headers = [BPF / "records.h", BPF / "census.h"]
+    expected = dict(expressions())
+    assert c_layout.compiled(list(expected), headers, tmp_path) == expected
 
 
 def test_every_field_of_the_header_is_here() -> None:

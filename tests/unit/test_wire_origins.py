@@ -3,13 +3,10 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-import pytest
-
+from tests.unit import c_layout
 from tracer.kernel.origins import FRAMES_MAX, LOSSES, ORIGIN, STACK_TOP_WORDS
 from tracer.origins import How
 
@@ -21,10 +18,7 @@ BPF: Final = Path(__file__).parents[2] / "bpf"
 
 def expressions() -> Iterator[tuple[str, int]]:
     """Yield every C expression and the number Python has for it."""
-    yield "sizeof(struct origin)", ORIGIN.itemsize
-    for field, (kind, offset, *_) in (ORIGIN.fields or {}).items():
-        yield f"offsetof(struct origin, {field})", offset
-        yield f"sizeof(((struct origin *)0)->{field})", kind.itemsize
+    yield from c_layout.of_struct("origin", ORIGIN)
     for how in How:
         yield f"ORIGIN_{how.name}", int(how)
     yield "USER_FRAMES_MAX", FRAMES_MAX
@@ -33,16 +27,6 @@ def expressions() -> Iterator[tuple[str, int]]:
 
 
 def test_layout_is_the_compilers(tmp_path: Path) -> None:
-    cc = shutil.which("cc")
-    if not cc:
-        pytest.skip("no C compiler (cc)")
-    lines = "".join(f'printf("%lld\\n", (long long)({c}));\n' for c, _ in expressions())
-    includes = "".join(f'#include "{BPF / name}"\n' for name in ("records.h", "origins.h"))
-    source = tmp_path / "layout.c"
-    source.write_text(
-        f"#include <stddef.h>\n#include <stdio.h>\n{includes}int main(void) {{\n{lines}}}\n"
-    )
-    subprocess.run([cc, "-o", tmp_path / "layout", source], check=True, timeout=60)
-    out = subprocess.run([tmp_path / "layout"], check=True, capture_output=True, timeout=10)
-    names = [c for c, _ in expressions()]
-    assert dict(zip(names, map(int, out.stdout.split()), strict=True)) == dict(expressions())
+    headers = [BPF / "records.h", BPF / "origins.h"]
+    expected = dict(expressions())
+    assert c_layout.compiled(list(expected), headers, tmp_path) == expected
