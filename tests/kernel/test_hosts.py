@@ -129,6 +129,8 @@ def test_confidentiality_is_told() -> None:
     """No program may read the kernel's memory: nothing can be traced, and doctor says why."""
     done = run_in_namespace(f"exec {FOURWAVE} doctor --json")
     assert done.returncode == HOST_LACKS, done.stdout + done.stderr
-    lockdown = facts(done.stdout)["lockdown"]
-    assert lockdown["ok"] is False
-    assert "integrity" in lockdown["remedy"]
+    found = facts(done.stdout)
+    assert found["lockdown"]["ok"] is False
+    assert "confidentiality" in found["attach"]["detail"]
+    assert "\n" not in found["attach"]["detail"]
+    assert "integrity" in found["attach"]["remedy"] == found["lockdown"]["remedy"]

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 ROW = Kernel("6.12", ("trixie",), "because", ("fentry", "kprobe"))
+ATTACHED = {"name": "attach", "ok": True, "detail": "6 programs", "remedy": None}
 RIGHT = {
     "version": "6.12.1-amd64",
     "suite": "trixie",
@@ -26,7 +27,7 @@ RIGHT = {
     "extent": "all",
     "modes": {
         "fentry": {
-            "doctor": {"ok": True, "facts": [{"name": "attach", "detail": "6 programs"}]},
+            "doctor": {"ok": True, "facts": [ATTACHED]},
             "tests": {"ok": True, "passed": 5, "failed": {}, "skipped": {}},
         }
     },
@@ -77,6 +78,14 @@ def test_the_page_tells_of_each_kernel() -> None:
     )
     assert "| 6.12 | | because | never run | |" in text
     assert "- attach: 6 programs" in text
+
+
+def test_of_a_refusal_the_page_has_the_message_and_the_remedy() -> None:
+    refused = {"name": "attach", "ok": False, "detail": "no program\nlog\nlog", "remedy": "boot"}
+    results = {**RIGHT, "modes": {"fentry": {"doctor": {"ok": False, "facts": [refused]}}}}
+    lines = page.text([(ROW, results)]).splitlines()
+    assert "- attach: no program; boot" in lines
+    assert not any("log" in line for line in lines)
 
 
 def test_what_a_kernel_cannot_run_is_left_out_and_told() -> None:

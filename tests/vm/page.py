@@ -169,7 +169,13 @@ def _section(kernel: Kernel, results: Results | None) -> Iterator[str]:
         yield ""
         for fact in steps.get("doctor", {}).get("facts", []):
             if fact["name"] in SHOWN:
-                yield f"- {fact['name']}: {' '.join(fact['detail'].split())}"
+                yield f"- {fact['name']}: {_said(fact)}"
         if late := steps.get("demo", {}).get("late"):
             yield f"- demo: shown again, since {'; '.join(late)}"
         yield ""
+
+
+# What a compiler or a verifier adds in further lines is for whoever mends it.
+def _said(fact: Results) -> str:
+    detail: str = fact["detail"].partition("\n")[0][:MESSAGE_CHARS]
+    return detail if fact["ok"] or not fact["remedy"] else f"{detail}; {fact['remedy']}"

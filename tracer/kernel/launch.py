@@ -160,12 +160,16 @@ class Loader:
     def _explain(self, error: dict[str, Any], refusals: list[str]) -> str:
         stage, code = error["stage"], error["errno"]
         number = f" (errno {code})" if code else ""
-        what = f"{_STAGES[stage]}: {error['message']}{number}"
+        locked = stage == "load" and lockdown.mode() == lockdown.CONFIDENTIALITY
+        cause = _LOCKED if locked else _STAGES[stage]
+        what = f"{cause}: {error['message']}{number} [{self._python}]"
+        if locked:  # the verifier says EINVAL of the helper that is taken away: its log is no help
+            return f"{what}\n  what to do: {lockdown.REMEDY}"
         tried = f"\n  also tried {'; '.join(refusals)}" if refusals else ""
         detail = f"\n{error['detail']}" if error["detail"] else ""
         remedy = _refused(code) if stage == "load" else _REMEDIES[stage]
         output = self._tail() if stage in ("compile", "load") else ""
-        return f"{what} [{self._python}]{tried}{detail}{output}\n  what to do: {remedy}"
+        return f"{what}{tried}{detail}{output}\n  what to do: {remedy}"
 
     # The last lines the child wrote: clang's errors, BCC's complaints, a traceback.
     def _tail(self) -> str:
@@ -185,12 +189,10 @@ _STAGES = {
     "compile": f"the BPF programs did not compile on {platform.release()}",
     "load": f"the kernel {platform.release()} refused a BPF program",
 }
+_LOCKED = "the kernel is locked down (confidentiality), no BPF program may read its memory"
 
 
-# Lockdown takes the helper that reads memory away, and the verifier says only EINVAL.
 def _refused(code: int) -> str:
-    if lockdown.mode() == lockdown.CONFIDENTIALITY:
-        return lockdown.REMEDY
     return _EPERM if code in (errno.EPERM, errno.EACCES) else _REMEDIES["load"]
 
 
