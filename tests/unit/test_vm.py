@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.vm import debian, page
+from tests.vm import debian, guest, page
 from tests.vm.guest import ROOT
-from tests.vm.inside import counted
+from tests.vm.inside import BEGUN, counted
 from tests.vm.run import BY_HOOKS, EXTENTS, STEADY, plan_for
 from tests.vm.table import Kernel, Userland, chosen, kernels, userlands
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 ROW = Kernel("6.12", ("trixie",), "because", ("fentry", "kprobe"))
@@ -134,12 +135,66 @@ def test_a_kernel_is_kept_when_the_archive_is_out_of_reach(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(debian, "mirror", lambda archive: f"file:{tmp_path}/{archive}")
+    monkeypatch.setattr(debian, "PAUSES_S", (0.0,))
     with pytest.raises(debian.KernelMissingError, match="trixie: apt-get"):
         debian.get(ROW, tmp_path)
     unpacked = tmp_path / "trixie/linux-image-6.12.1-amd64"
     (unpacked / "lib/modules/6.12.1-amd64").mkdir(parents=True)
     (unpacked / "complete").touch()
-    assert debian.get(ROW, tmp_path).version == "6.12.1-amd64"
+    boot = debian.get(ROW, tmp_path)
+    assert (boot.version, boot.suite) == ("6.12.1-amd64", "trixie, kept")
+
+
+def test_an_archive_that_does_not_answer_is_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def out_of_reach(command: Sequence[str], **_: object) -> None:
+        asked.append(command[0])
+        raise subprocess.CalledProcessError(100, command, stderr="no route")
+
+    monkeypatch.setattr(debian, "mirror", lambda archive: f"file:{tmp_path}/{archive}")
+    monkeypatch.setattr(debian, "PAUSES_S", (0.0, 0.0))
+    monkeypatch.setattr(subprocess, "run", out_of_reach)
+    with pytest.raises(debian.KernelMissingError, match="apt-get: no route"):
+        debian.get(ROW, tmp_path)
+    assert asked == ["apt-get"] * 3
+
+
+BOOTS_AT_ONCE = f"echo {BEGUN}"
+BOOTS_THE_SECOND_TIME = f"test -e booted || {{ touch booted; exit 1; }}; echo {BEGUN}"
+
+
+def test_a_guest_that_does_not_boot_is_started_once_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is told, and both consoles are kept; a third time there is not."""
+    monkeypatch.setattr(guest, "ROOT", tmp_path)
+    guest.watched(["sh", "-c", BOOTS_AT_ONCE], tmp_path, 10.0)
+    assert capsys.readouterr().err == ""
+    guest.watched(["sh", "-c", BOOTS_THE_SECOND_TIME], tmp_path, 10.0)
+    assert "before it had booted" in capsys.readouterr().err
+    assert (tmp_path / guest.FIRST_LOG_FILE).read_text() == ""
+    assert BEGUN in (tmp_path / guest.LOG_FILE).read_text()
+    with pytest.raises(guest.GuestError, match="before it had booted"):
+        guest.watched(["false"], tmp_path, 10.0)
+
+
+def test_a_guest_that_booted_has_one_chance(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(guest.GuestError, match=r"not done after 0\.1 s"):
+        guest.watched(["sh", "-c", f"{BOOTS_AT_ONCE}; sleep 60"], tmp_path, 0.1)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_guest_that_is_stuck_on_its_way_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guest, "BOOT_S", 0.1)
+    with pytest.raises(guest.NotBootedError, match=r"not booted after 0\.1 s"):
+        guest.watched(["sleep", "60"], tmp_path, 10.0)
 
 
 def test_a_junit_file_is_counted(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ import os
 import re
 import shutil
 import subprocess
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -29,7 +30,9 @@ KEYRING: Final = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 # system the guest shares with its host.
 META: Final = "linux-image-amd64"
 PART: Final = re.compile(r"linux-(?:image|binary|modules)-(\d+\.\d+)\.\S+-amd64")
-APT_S: Final = 900
+APT_S: Final = 300
+# Between tries to reach an archive: a network that fails for a moment is no kernel missing.
+PAUSES_S: Final = (5.0, 30.0)
 
 
 class KernelMissingError(Exception):
@@ -46,13 +49,21 @@ class Boot:
 
 
 def get(kernel: Kernel, cache: Path) -> Boot:
-    """Return this kernel from the first suite that has it. Raises KernelMissingError."""
+    """Return this kernel from the first suite that has it, else one that was here before.
+
+    An archive that is out of reach, or went on to a newer release, makes no kernel go. Raises
+    KernelMissingError.
+    """
     reasons = []
-    for suite in kernel.suites:
+    suites = [Suite(name, cache / name) for name in kernel.suites]
+    for suite in suites:
         try:
-            return Suite(suite, cache / suite).boot(kernel.release)
+            return suite.boot(kernel.release)
         except KernelMissingError as missing:
-            reasons.append(f"{suite}: {missing}")
+            reasons.append(f"{suite.name}: {missing}")
+    for suite in suites:
+        if kept := suite.kept(kernel.release):
+            return kept
     raise KernelMissingError("; ".join(reasons))
 
 
@@ -75,7 +86,7 @@ class Suite:
 
     def __init__(self, name: str, folder: Path, architecture: str = "amd64") -> None:
         """Nothing is fetched yet."""
-        self._name, self._architecture = name, architecture
+        self.name, self._architecture = name, architecture
         self._folder = folder
         self._environment = {
             **os.environ,
@@ -85,35 +96,40 @@ class Suite:
 
     def boot(self, release: str) -> Boot:
         """Return the suite's kernel. Raises KernelMissingError when it is another release."""
-        try:
-            self._update()
-        except KernelMissingError as unreachable:
-            return self._kept(release, unreachable)
+        self._update()
         packages = self._packages()
         newest = PART.fullmatch(packages[0]) if packages else None
         if newest is None or newest[1] != release:
             raise KernelMissingError(f"its kernel is {', '.join(packages) or 'not found'}")
         return self._unpacked(packages)
 
+    def kept(self, release: str) -> Boot | None:
+        """Return the newest kernel of this release that was unpacked before, if there is one."""
+        stamps = self._folder.glob("linux-*/complete")
+        for stamp in sorted(stamps, key=lambda path: path.stat().st_mtime, reverse=True):
+            if (match := PART.fullmatch(stamp.parent.name)) and match[1] == release:
+                return replace(self._boot(stamp.parent), suite=f"{self.name}, kept")
+        return None
+
     def unpack(self, names: Sequence[str], root: Path) -> None:
         """Unpack these packages and all that they depend on. Raises KernelMissingError."""
         self._update()
         words = ("install", "--download-only", "--no-install-recommends")
-        self._run("apt-get", "-qq", "-y", *words, *names)
+        self._reach("apt-get", "-qq", "-y", *words, *names)
         for package in (self._folder / "archives").glob("*.deb"):
             self._run("dpkg-deb", "--extract", str(package), str(root))
         self._run("apt-get", "clean")
 
     def _update(self) -> None:
         self._configure()
-        self._run("apt-get", "-qq", "update")
+        self._reach("apt-get", "-qq", "update")
 
     def _configure(self) -> None:
-        archive = "debian-security" if self._name.endswith("-security") else "debian"
+        archive = "debian-security" if self.name.endswith("-security") else "debian"
         for folder in ("lists/partial", "archives/partial"):
             (self._folder / folder).mkdir(parents=True, exist_ok=True)
         (self._folder / "status").touch()
-        source = f"deb [signed-by={KEYRING}] {mirror(archive)} {self._name} main\n"
+        source = f"deb [signed-by={KEYRING}] {mirror(archive)} {self.name} main\n"
         (self._folder / "sources.list").write_text(source)
         settings = {
             "Dir::Etc::SourceList": self._folder / "sources.list",
@@ -145,7 +161,7 @@ class Suite:
         if not (root / "complete").exists():
             shutil.rmtree(root, ignore_errors=True)
             (root / "debs").mkdir(parents=True)
-            self._run("apt-get", "-qq", "download", *packages, cwd=root / "debs")
+            self._reach("apt-get", "-qq", "download", *packages, cwd=root / "debs")
             for package in (root / "debs").iterdir():
                 self._run("dpkg-deb", "--extract", str(package), str(root))
             shutil.rmtree(root / "debs")
@@ -154,17 +170,17 @@ class Suite:
         self._run("depmod", "-b", str(root), _modules(root).name)
         return self._boot(root)
 
-    # An archive that is out of reach for a while makes no kernel go that was here before.
-    def _kept(self, release: str, unreachable: KernelMissingError) -> Boot:
-        stamps = self._folder.glob("linux-*/complete")
-        for stamp in sorted(stamps, key=lambda path: path.stat().st_mtime, reverse=True):
-            if (match := PART.fullmatch(stamp.parent.name)) and match[1] == release:
-                return self._boot(stamp.parent)
-        raise unreachable
-
     def _boot(self, root: Path) -> Boot:
         modules = _modules(root)
-        return Boot(modules / "vmlinuz", modules.name, self._name)
+        return Boot(modules / "vmlinuz", modules.name, self.name)
+
+    def _reach(self, *command: str, cwd: Path | None = None) -> None:
+        for pause_s in PAUSES_S:
+            with contextlib.suppress(KernelMissingError):
+                self._run(*command, cwd=cwd)
+                return
+            time.sleep(pause_s)
+        self._run(*command, cwd=cwd)
 
     def _run(self, *command: str, cwd: Path | None = None) -> str:
         try:

@@ -14,10 +14,11 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from tests.vm.inside import PLAN_FILE
+from tests.vm.inside import BEGUN, PLAN_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,10 +49,18 @@ SHARED: Final = "/run/shared"
 RESULTS: Final = "/run/results"
 RESULTS_FILE: Final = "results.json"
 LOG_FILE: Final = "console.log"
+FIRST_LOG_FILE: Final = "console-first.log"
+# From the start to the first step: 10 to 60 s. An emulator that got stuck on its way is not slow.
+BOOT_S: Final = 300.0
+LOOK_EVERY_S: Final = 0.5
 
 
 class GuestError(Exception):
     """The guest did not come to its end; the text says how far it came."""
+
+
+class NotBootedError(GuestError):
+    """Not even the first step began."""
 
 
 def run(
@@ -74,8 +83,19 @@ def prepare(folder: Path, plan: Plan) -> None:
 
 
 def watched(command: Sequence[str], folder: Path, deadline_s: float) -> None:
-    """Run an emulator to its end, its console into the folder's log. Raises GuestError."""
-    log = folder / LOG_FILE
+    """Run an emulator to its end, its console into the folder's log. Raises GuestError.
+
+    One that does not boot is started once more, and that is told: it has judged nothing yet.
+    """
+    try:
+        _watched(command, folder / LOG_FILE, deadline_s)
+    except NotBootedError as error:
+        (folder / LOG_FILE).rename(folder / FIRST_LOG_FILE)
+        print(f"vm: {error}; once more", file=sys.stderr, flush=True)
+        _watched(command, folder / LOG_FILE, deadline_s)
+
+
+def _watched(command: Sequence[str], log: Path, deadline_s: float) -> None:
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     with log.open("wb") as output:
         guest = subprocess.Popen(
@@ -88,11 +108,25 @@ def watched(command: Sequence[str], folder: Path, deadline_s: float) -> None:
             start_new_session=True,  # to end it with the emulator it starts
         )
         try:
+            _await_boot(guest, log)
             guest.wait(deadline_s)
         except subprocess.TimeoutExpired:
             raise GuestError(f"not done after {deadline_s:g} s; see {log}") from None
         finally:
             _end(guest)
+
+
+def _await_boot(guest: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + BOOT_S
+    while True:
+        ended = guest.poll() is not None
+        if BEGUN in log.read_text(errors="replace"):
+            return
+        if ended:
+            raise NotBootedError(f"it ended before it had booted; see {log}")
+        if time.monotonic() > deadline:
+            raise NotBootedError(f"not booted after {BOOT_S:g} s; see {log}")
+        time.sleep(LOOK_EVERY_S)
 
 
 def _command(boot: Boot, folder: Path, append: Sequence[str]) -> list[str]:

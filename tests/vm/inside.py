@@ -25,6 +25,7 @@ DEMO_TRIES: Final = 5
 # A delayed ACK that left before its FIN was there, and what had no time left.
 LATE: Final = re.compile(r"'s (handshake|fin_ack) is|did not come to its end")
 PLAN_FILE: Final = "plan.json"
+BEGUN: Final = "== begun"
 STEP_S: Final = 2400.0
 TAIL_CHARS: Final = 2000
 ENVIRONMENT: Final = {"FOURWAVE_KERNEL_TESTS": "1"}
@@ -34,6 +35,7 @@ Step = dict[str, Any]
 
 def main(argv: list[str]) -> int:
     """Run everything; 0 also when a test failed, which the results say."""
+    print(BEGUN, flush=True)
     folder = Path(argv[1])
     plan = json.loads((folder / PLAN_FILE).read_text())
     results: dict[str, Any] = {"version": platform.release(), "modes": {}}

@@ -74,7 +74,7 @@ def failures(results: Results) -> Iterator[str]:
                 continue
             bad = step.get("failed", {}) | step.get("skipped", {})
             for test, message in bad.items():
-                yield f"{mode}: {test}: {message.strip()[:MESSAGE_CHARS]}"
+                yield f"{mode}: {test}: {message.strip()}"
             if not step["ok"] and not bad:
                 said = "; ".join([*step.get("wrong", ()), step.get("said", "failed").strip()])
                 yield f"{mode}: {name}: {said}"

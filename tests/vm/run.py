@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tests.vm import foreign, page
 from tests.vm.debian import KernelMissingError, get
-from tests.vm.guest import ROOT, GuestError, run
+from tests.vm.guest import LOG_FILE, ROOT, GuestError, run
 from tests.vm.table import chosen
 
 if TYPE_CHECKING:
@@ -68,6 +68,7 @@ EXTENTS: Final = {
 }
 BUILD: Final = ROOT / "build/vm"
 HOST: Final = "amd64"
+LOG_CHARS: Final = 8000
 
 
 def main() -> int:
@@ -101,7 +102,11 @@ def tested(row: Kernel, extent: str, *, kept: bool) -> list[str]:
     except (KernelMissingError, GuestError) as error:
         results = {"error": str(error)}
     extent = "" if row.tests else extent
-    return judged(row, results, extent, time.monotonic() - started, kept=kept)
+    wrong = judged(row, results, extent, time.monotonic() - started, kept=kept)
+    log = BUILD / row.name / LOG_FILE
+    if wrong and log.exists():
+        say(f"the end of {log}:\n{log.read_text(errors='replace')[-LOG_CHARS:]}")
+    return wrong
 
 
 def judged(
