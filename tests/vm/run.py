@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 # What a run leaves out, by parts of the tests' names, beside what a kernel cannot run at all.
 SLOW: Final = ("server", "delay", "jitter", "duplication", "timeout", "destroyed", "for_long")
-SETS: Final = ("hooks", "kinds", "netem", "census", "accept", "time_wait")
+SETS: Final = ("hooks", "kinds", "netem", "census", "accept", "time_wait", "full_rate")
 FEW: Final = tuple(f"tests/kernel/test_{name}.py" for name in SETS)
 ALL: Final = ("tests/kernel",)
 # Every way to see the ACK of the FIN leave must tell these closes alike.
