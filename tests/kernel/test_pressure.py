@@ -19,6 +19,7 @@ import pytest
 from tests.bench import load
 from tests.bench.census import crowd
 from tests.bench.contenders import ACCOUNTS
+from tests.pace import allowed_s
 from tests.serve.served import until
 from tests.truth.netns import namespace
 from tracer.batch import BatchKind
@@ -70,7 +71,7 @@ class Resident:
             cwd=ROOT, stdout=self._said, stderr=self._said,
         )  # fmt: skip
         try:
-            assert until(lambda: "ready" in self.said(), 60), self.said()
+            assert until(lambda: "ready" in self.said(), allowed_s(60.0)), self.said()
         except BaseException:
             self.kill()
             raise
@@ -104,7 +105,7 @@ class Resident:
     def stop(self) -> dict[str, int]:
         """End it; return its accounts: shown, closes, lost, unaccounted."""
         self.process.send_signal(signal.SIGINT)
-        assert self.process.wait(60) == 0, self.said()
+        assert self.process.wait(allowed_s(60.0)) == 0, self.said()
         text = self.said()
         return {name: _sum(pattern.findall(text)) for name, pattern in ACCOUNTS.items()}
 
