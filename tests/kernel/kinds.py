@@ -30,7 +30,7 @@ ON_WIRE = {Flavour.V4: 12, Flavour.V6: 11}
 # A segment repeated because the host was busy can blur the evidence; then null is right.
 UNDECIDED_MAX = 4 if EMULATED else 1
 # Where the host was too slow for what was meant, or ran no program, the kind is made again.
-TRIES = 8 if EMULATED else 3
+TRIES = 20 if EMULATED else 3
 
 
 class Place(NamedTuple):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.pace import EMULATED
 from tests.truth import bench
 from tests.truth.compare import record_key
 from tests.truth.intent import ends_as_meant
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.kernel
 
 COUNT = 12
-TRIES = 10
+TRIES = 40 if EMULATED else 10
 # The ACK leaves by itself; with data; with the FIN.
 BY_ITSELF, OTHERWISE = "four_way", ("four_way_ack_on_data", "three_way")
 

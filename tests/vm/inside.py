@@ -21,7 +21,7 @@ from typing import Any, Final
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 FOURWAVE: Final = (sys.executable, "-m", "tracer")
-DEMO_TRIES: Final = 5
+DEMO_TRIES: Final = 10
 # A delayed ACK that left before its FIN was there, and what had no time left.
 LATE: Final = re.compile(r"'s (handshake|fin_ack) is|did not come to its end")
 PLAN_FILE: Final = "plan.json"
