@@ -207,6 +207,31 @@ static __always_inline void take_socket(struct socket_row *row, struct sock *sk,
 		take_traffic(row, tp);
 }
 
+static __always_inline void end_read(u64 *ctx)
+{
+	struct bpf_iter_meta *meta = (void *)ctx[0];
+	u32 only = 0;
+	struct unfitting *unfitting = unfittings.lookup(&only);
+
+	if (unfitting)
+		bpf_seq_write(meta->seq, unfitting, sizeof(*unfitting));
+}
+
+/*
+ * Sockets that become no row fill no buffer, and a read would go on to the last of
+ * them. Before Linux commit 9f4a7c930284 ("tcp: add a scheduling point in
+ * established_get_first()") (in v6.6) it gives the processor to nobody meanwhile. So
+ * it is ended now and then; the next one begins with the socket that ended it.
+ */
+static __always_inline bool pauses(u64 *ctx, struct walk *walk)
+{
+	if (walk->shown++ < walk->piece)
+		return false;
+	walk->shown = 0;
+	end_read(ctx);
+	return true;
+}
+
 /*
  * Listening sockets come first. When these are all there is, what would follow is
  * a search through the hash of all others, which is the whole host's: milliseconds,
@@ -221,15 +246,9 @@ static __always_inline bool is_all(struct walk *walk, struct socket_row *row)
 
 static __always_inline void end_walk(u64 *ctx, struct walk *walk, struct socket_row *row)
 {
-	struct bpf_iter_meta *meta = (void *)ctx[0];
-	u32 only = 0;
-	struct unfitting *unfitting = unfittings.lookup(&only);
-
-	if (!unfitting)
-		return;
 	walk->last = *row;
 	walk->ended = 1;
-	bpf_seq_write(meta->seq, unfitting, sizeof(*unfitting));
+	end_read(ctx);
 }
 
 /* A row that does not fit ends the read, and the kernel shows the socket again
@@ -298,7 +317,7 @@ int on_socket(u64 *ctx)
 	if (!skc)
 		return 0;
 	walk = walks.lookup(&only);
-	if (!walk)
+	if (!walk || pauses(ctx, walk))
 		return 0;
 	switch (skc->skc_state) {
 	case TCP_TIME_WAIT: on_mini(walk, skc); break;

@@ -134,6 +134,8 @@ struct walk {
 	fw_u32 listened;   /* of these shown in LISTEN so far */
 	fw_u32 handshakes; /* in the queues of those */
 	fw_u32 ended;	   /* all were shown, `last` was the last */
+	fw_u32 piece;	   /* sockets between two pauses */
+	fw_u32 shown;	   /* since the last pause */
 	struct socket_row last;
 	fw_u64 room;		/* for so many rows more, listening sockets apart */
 	fw_u64 rows_left_out;	/* sockets there was no room for; they are counted */

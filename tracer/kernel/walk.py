@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import mmap
 import os
 from typing import TYPE_CHECKING, Any, Final
@@ -43,6 +44,8 @@ WALK: Final = np.dtype(
         ("listened", "<u4"),
         ("handshakes", "<u4"),
         ("ended", "<u4"),
+        ("piece", "<u4"),
+        ("shown", "<u4"),
         ("last", SOCKETS),
         ("room", "<u8"),
         ("rows_left_out", "<u8"),
@@ -121,7 +124,10 @@ USER_TALLY: Final = np.dtype(
 COUNT: Final = np.dtype("<u8")
 FLAG: Final = np.dtype("<u4")
 
-_READ_BYTES = 1 << 15  # what the kernel buffers of an iterator: PAGE_SIZE << 3
+PIECE: Final = 4096
+"""Sockets one read goes over: a millisecond or two."""
+
+_READ_BYTES: Final = 1 << 15  # what the kernel buffers of an iterator: PAGE_SIZE << 3
 
 
 class Walker:
@@ -161,7 +167,7 @@ class Walker:
         self._walk[:] = np.zeros(1, WALK)
         words["netns"], words["rows"] = asked.netns, _mask(asked.rows)
         words["port_first"], words["port_last"] = asked.ports or (1, 0)
-        words["there"], words["room"] = asked.there or 0, asked.room
+        words["there"], words["room"], words["piece"] = asked.there or 0, asked.room, PIECE
         sockets = self._sockets()
         return Walk(
             self._states(asked.netns),
@@ -172,14 +178,10 @@ class Walker:
 
     def _sockets(self) -> bytearray:
         walk, rows = self._walk[0], bytearray()
-        try:
-            for chunk in _reads(self._fds["iter:sockets"]):
-                rows += chunk
-                if walk["ended"]:
-                    break
-        except OSError as error:  # one that ended with its first row has none to show
-            if error.errno != errno.E2BIG or not walk["ended"]:
-                raise
+        for chunk in _reads(self._fds["iter:sockets"]):
+            rows += chunk
+            if walk["ended"]:
+                break
         return rows + walk["last"].tobytes() if walk["ended"] else rows
 
     def owners(self, rows: Iterable[TcpState], users: Iterable[TcpState]) -> Held:
@@ -268,8 +270,19 @@ def _map(fd: int, size_bytes: int) -> mmap.mmap:
     return mmap.mmap(fd, -(-size_bytes // mmap.PAGESIZE) * mmap.PAGESIZE)
 
 
-# One walk. The kernel ends a read without a byte after a million silent sockets: EAGAIN.
+# One walk; a read that was ended before its first row brings nothing, and another goes on. E2BIG:
+# by the program (end_read()); EAGAIN, which file.read() returns as None: by the kernel, after a
+# million silent objects.
 def _reads(link_fd: int) -> Iterator[bytes]:
     with os.fdopen(bpf.create_iterator(link_fd), "rb", buffering=0) as file:
-        while (chunk := file.read(_READ_BYTES)) != b"":
+        while (chunk := _read(file)) != b"":
             yield chunk or b""
+
+
+def _read(file: io.FileIO) -> bytes | None:
+    try:
+        return file.read(_READ_BYTES)
+    except OSError as error:
+        if error.errno != errno.E2BIG:
+            raise
+        return None
