@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Measure what a census costs beside ss, in one run: time, memory, and what traffic feels.
 
-    python tests/bench/census.py [--time-wait N] [--connections N] [--rounds N]
+    python tests/bench/census.py [--docs] [--only NAME] [--time-wait N] [--connections N]
 
-Each round takes a census and runs ss, in turn, over the same sockets of the same namespace.
+Each round takes a census and runs ss, in turn, over the same sockets of the same namespace. There
+are as many rounds as there is time for. --docs writes the tables into docs/census.md.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tests.bench import load, meters
+from tests.bench import census_page, load, meters, pairs
 from tests.bench.timetable import on_timetable
 from tests.truth.netns import namespace
 from tracer.kernel.census import CensusSource
@@ -36,8 +37,15 @@ if TYPE_CHECKING:
 ROOT: Final = Path(__file__).resolve().parents[2]
 CROWD: Final = Path(__file__).with_name("crowd.py")
 PER_PROCESS: Final = 9000  # connections: two descriptors each
+LEAST_ROUNDS: Final = 3
+SIDE_BY_SIDE_S: Final = 30.0  # a TIME_WAIT lasts for sixty
+TRAFFIC_S: Final = 45.0
 TIMETABLE_S: Final = 1.0
-ROUND_TRIPS: Final = ("--connections=4", "--threads=2", "--request=64", "--response=64")
+LOOKS: Final = 3
+VIEWS: Final = ("census", "ports", "leaks")
+ROUND_TRIPS: Final = ("--connections=4", "--request=64", "--response=64", "--port=9")
+# Client threads, each with a server's: of the request and its response one is under way.
+LOADS: Final = {"spare": 1, "busy": 2}
 
 
 def milliseconds(work: Callable[[], object]) -> float:
@@ -47,8 +55,16 @@ def milliseconds(work: Callable[[], object]) -> float:
     return (time.perf_counter() - began) * 1000
 
 
+def rounds(limit_s: float) -> Iterator[int]:
+    """Count as long as there is time; a few there are at any rate."""
+    began, number = time.monotonic(), 0
+    while number < LEAST_ROUNDS or time.monotonic() - began < limit_s:
+        yield number
+        number += 1
+
+
 def side_by_side(
-    source: CensusSource, ns: Namespace, options: str, rounds: int, *, owners: bool
+    source: CensusSource, ns: Namespace, options: str, *, owners: bool
 ) -> dict[str, Any]:
     """Take turns with `ss OPTIONS | wc -l` and return medians and their ratio."""
     command = ns.command("sh", "-c", f"ss {options} | wc -l")
@@ -56,31 +72,30 @@ def side_by_side(
     def take() -> Batch:
         return source.take({ns.inum}, owners=owners, users=owners)
 
-    take()
-    before = meters.memory_kb((os.getpid(),))
-    ours, theirs = [], []
-    for _ in range(rounds):
-        ours.append(milliseconds(take))
-        theirs.append(
-            milliseconds(lambda: subprocess.run(command, stdout=subprocess.DEVNULL, check=True))
-        )
     census = decode_census(take().data)
+    before = meters.memory_kb((os.getpid(),))["rss"]
+    ours, theirs, lines = [], [], []
+    for _ in rounds(SIDE_BY_SIDE_S):
+        ours.append(milliseconds(take))
+        theirs.append(milliseconds(lambda: lines.append(subprocess.check_output(command))))
     return {
         "sockets": int(census.states["count"].sum()),
         "owners": len(census.owners),
-        "census_ms": round(statistics.median(ours), 1),
-        f"ss {options} ms": round(statistics.median(theirs), 1),
-        "ratio": round(statistics.median(ours) / statistics.median(theirs), 3),
-        "memory_kb_before": before,
-        "memory_kb_after": meters.memory_kb((os.getpid(),)),
+        "ss_options": options,
+        "ss_lines": int(lines[0]) - 1,  # a title
+        "rounds": len(ours),
+        "census_ms": statistics.median(ours),
+        "ss_ms": statistics.median(theirs),
+        "ratio": pairs.interval([a / b for a, b in zip(ours, theirs, strict=True)]),
+        "rss_kb": [before, meters.memory_kb((os.getpid(),))["rss"]],
     }
 
 
-def of_time_wait(source: CensusSource, count: int, rounds: int) -> dict[str, Any]:
+def of_time_wait(source: CensusSource, count: int) -> dict[str, Any]:
     """Measure on so many sockets in TIME_WAIT."""
     with namespace("bench") as ns:
         load.fill_time_wait(ns, count)
-        return side_by_side(source, ns, "-tan", rounds, owners=False)
+        return side_by_side(source, ns, "-tan", owners=False)
 
 
 @contextmanager
@@ -101,125 +116,139 @@ def crowd(ns: Namespace, connections: int) -> Iterator[None]:
             process.communicate(b"")
 
 
-def of_owners(source: CensusSource, connections: int, rounds: int) -> dict[str, Any]:
-    """Measure with the owner of every socket."""
+@contextmanager
+def crowded(connections: int) -> Iterator[Namespace]:
+    """Run the block beside a crowd in a namespace of its own."""
     with namespace("bench") as ns:
         ns.sysctl("ipv4/ip_local_port_range", "1024 65000")
         with crowd(ns, connections):
-            return side_by_side(source, ns, "-tanp", rounds, owners=True)
+            yield ns
 
 
-def of_traffic(
-    source: CensusSource, connections: int, requests: int, rounds: int
-) -> dict[str, Any]:
+def of_owners(source: CensusSource, connections: int) -> dict[str, Any]:
+    """Measure with the owner of every socket."""
+    with crowded(connections) as ns:
+        return side_by_side(source, ns, "-tanp", owners=True)
+
+
+def of_traffic(source: CensusSource, connections: int, requests: int) -> dict[str, Any]:
     """Measure round trips of other connections, alone and beside a census a second.
 
     And beside a thread that computes for as long as a census does: what the processor's time
-    alone costs. Blocks of the three take turns, forward and backward.
+    alone costs. With one client there is a processor to spare, with two there is none.
     """
-    with namespace("bench") as ns:
-        ns.sysctl("ipv4/ip_local_port_range", "1024 65000")
-        options = ["--host-netns", "--port=9", *ROUND_TRIPS, f"--requests={requests}"]
-        command = ns.command(str(load.PROGRAM), *options)
-        with crowd(ns, connections):
-            spent_ms: list[float] = []
+    spent_ms: list[float] = []
+    with crowded(connections) as ns:
 
-            def census() -> None:
-                began = time.process_time()
-                milliseconds(lambda: source.take({ns.inum}, owners=True))
-                spent_ms.append((time.process_time() - began) * 1000)
+        def census() -> None:
+            began = time.process_time()
+            source.take({ns.inum}, owners=True)
+            spent_ms.append((time.process_time() - began) * 1000)
 
-            census()
-            arms = {"alone": lambda: None, "census": census, "computing": lambda: compute(spent_ms)}
-            trips: dict[str, list[dict[str, float]]] = {name: [] for name in arms}
-            for number in range(rounds):
-                for name in list(arms)[:: 1 if number % 2 else -1]:
-                    with on_timetable(TIMETABLE_S, arms[name]):
-                        trips[name].append(round_trips(command))
+        def compute() -> None:
+            end = time.thread_time() + statistics.median(spent_ms) / 1000
+            while time.thread_time() < end:
+                pass
+
+        census()
+        arms = {"alone": lambda: None, "census": census, "computing": compute}
+        trips = {
+            name: _trips(_round_trips(ns, threads, requests), arms)
+            for name, threads in LOADS.items()
+        }
     return {
         "sockets": 2 * connections,
-        "census_cpu_ms": round(statistics.median(spent_ms), 1),
-        "blocks": rounds,
-        **{
-            f"{which}_us {name}": spread([one[which] for one in blocks])
-            for which in ("p50", "p99")
-            for name, blocks in trips.items()
-        },
+        "census_cpu_ms": statistics.median(spent_ms),
+        "loads": trips,
     }
 
 
-def compute(spent_ms: list[float]) -> None:
-    """Keep a processor busy for as long as a census does."""
-    end = time.thread_time() + statistics.median(spent_ms) / 1000
-    while time.thread_time() < end:
-        pass
+# Blocks take turns, forward and backward.
+def _trips(
+    measure: Callable[[], dict[str, float]], arms: dict[str, Callable[[], None]]
+) -> dict[str, Any]:
+    blocks: dict[str, list[dict[str, float]]] = {name: [] for name in arms}
+    for number in rounds(TRAFFIC_S):
+        for name in list(arms)[:: 1 if number % 2 else -1]:
+            with on_timetable(TIMETABLE_S, arms[name]):
+                blocks[name].append(measure())
+    alone = blocks["alone"]
+    return {
+        name: {
+            "blocks": len(mine),
+            **{which: pairs.interval([one[which] for one in mine]) for which in mine[0]},
+            "p99_ratio": pairs.interval(
+                [one["p99"] / other["p99"] for one, other in zip(mine, alone, strict=True)]
+            ),
+        }
+        for name, mine in blocks.items()
+    }
 
 
-def spread(values: list[float]) -> list[float]:
-    """Return the smallest, the quartiles and the largest."""
-    return [min(values), *statistics.quantiles(values, method="inclusive"), max(values)]
+def _round_trips(ns: Namespace, threads: int, requests: int) -> Callable[[], dict[str, float]]:
+    options = (*ROUND_TRIPS, "--host-netns", f"--threads={threads}", f"--requests={requests}")
+
+    def measure() -> dict[str, float]:
+        trips: dict[str, float] = load.run(*options, prefix=ns.command())["round_trip_us"]
+        return trips
+
+    return measure
 
 
 def of_memory(sizes: Iterable[int]) -> dict[str, Any]:
     """Measure what the views take, at most, over so many connections, both ends."""
     made: dict[str, Any] = {}
     for connections in sizes:
-        with namespace("bench") as ns:
-            ns.sysctl("ipv4/ip_local_port_range", "1024 65000")
-            with crowd(ns, connections):
-                views = {view: peak_mb(ns, view) for view in ("census", "ports", "leaks")}
-        made[f"{2 * connections} sockets"] = views
+        with crowded(connections) as ns:
+            made[f"{2 * connections}"] = {view: peak_mb(ns, view) for view in VIEWS}
     return made
 
 
 def peak_mb(ns: Namespace, view: str) -> float:
-    """Return how large the process of a view ever was, after three looks."""
+    """Return how large the process of a view ever was, after some looks."""
     command = [sys.executable, "-m", "tracer", view, "--json", "--watch", "0.2"]
     with subprocess.Popen(
         [*command, "--netns", ns.name], stdout=subprocess.PIPE, text=True, cwd=ROOT
     ) as process:
         assert process.stdout is not None
         totals = (line for line in process.stdout if "took_ns" in line or "_total" in line)
-        for _ in range(3):
+        for _ in range(LOOKS):
             next(totals)
         status = Path(f"/proc/{process.pid}/status").read_text()
         process.terminate()
         process.stdout.read()
     line = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
-    return round(int(line.split()[1]) / 1024, 1)
-
-
-def round_trips(command: list[str]) -> dict[str, float]:
-    """Return the percentiles the generator prints."""
-    done = subprocess.run(command, capture_output=True, check=True)
-    trips: dict[str, float] = json.loads(done.stdout)["round_trip_us"]
-    return trips
+    return int(line.split()[1]) / 1024
 
 
 def main() -> None:
-    """Print one JSON object per measurement."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Print one JSON object per measurement, and at the end the tables."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--time-wait", type=int, default=200_000)
     parser.add_argument("--connections", type=int, default=50_000)
-    parser.add_argument("--requests", type=int, default=100_000)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--requests", type=int, default=30_000)
     parser.add_argument("--only", choices=["time_wait", "owners", "traffic", "memory"])
+    parser.add_argument("--large", action="store_true", help="memory also over ten times as many")
+    parser.add_argument("--docs", action="store_true", help="write docs/census.md too")
     wished = parser.parse_args()
     load.build()
+    sizes = [500, wished.connections // 10, wished.connections]
+    sizes += [4 * wished.connections, 10 * wished.connections] if wished.large else []
     with CensusSource(CensusSource.load()) as source:
         print(json.dumps({"mechanism": source.mechanism, "reason": source.reason}), flush=True)
         tests: dict[str, Callable[[], dict[str, Any]]] = {
-            "time_wait": lambda: of_time_wait(source, wished.time_wait, wished.rounds),
-            "owners": lambda: of_owners(source, wished.connections, wished.rounds),
-            "traffic": lambda: of_traffic(
-                source, wished.connections // 10, wished.requests, wished.rounds
-            ),
-            "memory": lambda: of_memory(
-                (500, wished.connections // 10, wished.connections, 10 * wished.connections)
-            ),
+            "time_wait": lambda: of_time_wait(source, wished.time_wait),
+            "owners": lambda: of_owners(source, wished.connections),
+            "traffic": lambda: of_traffic(source, wished.connections // 10, wished.requests),
+            "memory": lambda: of_memory(sizes),
         }
+        made: dict[str, Any] = {}
         for name in [wished.only] if wished.only else tests:
-            print(json.dumps({name: tests[name]()}), flush=True)
+            made[name] = tests[name]()
+            print(json.dumps({name: made[name]}), flush=True)
+    census_page.show(made)
+    if wished.docs:
+        census_page.write(made)
 
 
 if __name__ == "__main__":

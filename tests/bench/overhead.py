@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Put tables and plots where docs/overhead.md has their marks; the prose around them stays."""
+"""Put tables and plots where a page has their marks; the prose around them stays."""
 
 from __future__ import annotations
 
@@ -68,13 +68,13 @@ def write_curves(
     put(name, [_image(name, plots.curves(title, axes, series)), "", *markdown(rows)])
 
 
-def put(name: str, lines: Sequence[str]) -> None:
+def put(name: str, lines: Sequence[str], page: Path = PAGE) -> None:
     """Replace what lies between the marks of this name."""
-    text = PAGE.read_text()
+    text = page.read_text()
     begin, end = f"<!-- {name}: made by tests/bench -->", f"<!-- {name}: end -->"
     inside = re.compile(f"{re.escape(begin)}.*{re.escape(end)}", re.DOTALL)
     block = "\n".join([begin, *lines, end])
-    PAGE.write_text(inside.sub(lambda _: block, text))
+    page.write_text(inside.sub(lambda _: block, text))
 
 
 def markdown(rows: Sequence[Sequence[str]]) -> list[str]:
