@@ -40,7 +40,7 @@ PER_PROCESS: Final = 9000  # connections: two descriptors each
 LEAST_ROUNDS: Final = 3
 SIDE_BY_SIDE_S: Final = 30.0  # a TIME_WAIT lasts for sixty
 TRAFFIC_S: Final = 45.0
-TIMETABLE_S: Final = 1.0
+TIMETABLE_S: Final = 0.5
 LOOKS: Final = 3
 VIEWS: Final = ("census", "ports", "leaks")
 ROUND_TRIPS: Final = ("--connections=4", "--request=64", "--response=64", "--port=9")
@@ -226,7 +226,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--time-wait", type=int, default=200_000)
     parser.add_argument("--connections", type=int, default=50_000)
-    parser.add_argument("--requests", type=int, default=30_000)
+    parser.add_argument("--requests", type=int, default=40_000)
     parser.add_argument("--only", choices=["time_wait", "owners", "traffic", "memory"])
     parser.add_argument("--large", action="store_true", help="memory also over ten times as many")
     parser.add_argument("--docs", action="store_true", help="write docs/census.md too")
