@@ -77,7 +77,7 @@ for command in (*cli_top.COMMANDS, *cli_census.COMMANDS, *cli_kill.COMMANDS):
 @click.argument("topics", nargs=-1, metavar="[TOPIC]...")
 @cli_options.options(cli_options.EXPLAIN_OPTIONS, cli_options.FILTER_OPTIONS, (cli_options.COLOR,))
 def explain(topics: tuple[str, ...], *, path: str | None, last: bool, **options: Any) -> None:
-    """Tell what a word for an end means, who is at fault, what to do; or draw a real one.
+    """Tell what a word means and what to do, or draw a real close.
 
     TOPIC is a kind, a handshake or a cause, as watch shows it; without any, all are listed.
     With --in or --last a connection is drawn segment by segment, with its times and why. Exits
@@ -118,7 +118,7 @@ def serve(**options: Any) -> None:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per fact.")
 @cli_options.COLOR
 def doctor(*, as_json: bool, color: str) -> None:
-    """Tell what this host allows, what will be used and why; each "no" with its remedy.
+    """Tell what this host allows, with a remedy for each "no".
 
     Exits with 0 when watch can run here, 3 when not.
     """
@@ -127,8 +127,9 @@ def doctor(*, as_json: bool, color: str) -> None:
 
 def main() -> None:
     """Entry point of the `fourwave` command."""
+    exits.open_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal without UTF-8 gets "?", not an error
             stream.reconfigure(errors="replace")
-    with exits.bugs(sys.argv[1:]):
+    with exits.bugs(sys.argv[1:]), exits.known_errors():
         cli.main(prog_name=PROG)

@@ -28,7 +28,7 @@ LOOK_OPTIONS: Final = (
     click.option(
         "--over",
         "over_s",
-        type=click.FloatRange(0, 86_400),
+        type=cli_options.Seconds(0, 86_400),
         default=0,
         metavar="SECONDS",
         help="Look twelve times within so long, then judge.  [default: one look]",
@@ -36,7 +36,7 @@ LOOK_OPTIONS: Final = (
     click.option(
         "--watch",
         "watch_s",
-        type=click.FloatRange(0.1, 86_400),
+        type=cli_options.Seconds(0.1, 86_400),
         metavar="SECONDS",
         help="Show it again and again, until interrupted.",
     ),
@@ -65,7 +65,7 @@ def wishes(options: dict[str, Any]) -> runs_census.Wishes:
 @click.option(
     "--older",
     "older_s",
-    type=click.FloatRange(0, 1e9),
+    type=cli_options.Seconds(0, 1e9),
     default=10,
     show_default=True,
     metavar="SECONDS",
@@ -136,7 +136,7 @@ def listeners(**options: Any) -> None:
     help="Order of namespaces and cgroups.",
 )
 def census(**options: Any) -> None:
-    """Count all sockets by state, per network namespace and per cgroup. Needs root.
+    """Count all sockets by state, network namespace and cgroup. Needs root.
 
     IN: on the local port of a service, OUT: all others. "FIN_WAIT2 (mini)": closed by its
     process, waits for the peer's FIN; ss and /proc/net/tcp count these as FIN_WAIT2.

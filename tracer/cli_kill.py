@@ -28,7 +28,7 @@ STATES: Final = {"close_wait": TcpState.CLOSE_WAIT, "fin_wait2": TcpState.FIN_WA
 @click.option(
     "--older",
     "older_s",
-    type=click.FloatRange(0, 1e9),
+    type=cli_options.Seconds(0, 1e9),
     default=60,
     show_default=True,
     metavar="SECONDS",

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from pathlib import Path
@@ -65,10 +66,22 @@ def _address(text: str) -> tuple[str, int]:
     return bare, int(port)
 
 
+class Seconds(click.FloatRange):
+    """A number of seconds in a range. Python's nan is in every range."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the number; fail for what is none."""
+        number = super().convert(value, param, ctx)
+        if math.isnan(number):
+            self.fail(f"{value!r} is no number of seconds", param, ctx)
+        return number
+
+
 PORT: Final = click.option(
     "--port",
     "ports",
     type=click.IntRange(0, 65535),
+    metavar="PORT",
     multiple=True,
     help="Local or remote port.",
 )
@@ -76,6 +89,7 @@ PID: Final = click.option(
     "--pid",
     "pids",
     type=click.IntRange(1),
+    metavar="PID",
     multiple=True,
     help="Process that opened or closed.",
 )
@@ -125,7 +139,7 @@ COUNT: Final = click.option(
 DURATION: Final = click.option(
     "--duration",
     "duration_s",
-    type=click.FloatRange(0, min_open=True),
+    type=Seconds(0, min_open=True),
     metavar="SECONDS",
     help="Stop after so long.",
 )
@@ -143,7 +157,7 @@ EXPLAIN_OPTIONS: Final = (
     click.option(
         "--duration",
         "duration_s",
-        type=click.FloatRange(0, min_open=True),
+        type=Seconds(0, min_open=True),
         metavar="SECONDS",
         help="With --last: wait no longer.",
     ),
@@ -174,7 +188,7 @@ SERVE_OPTIONS: Final = (
     click.option(
         "--census",
         "census_s",
-        type=click.FloatRange(0),
+        type=Seconds(0),
         default=30.0,
         metavar="SECONDS",
         show_default=True,

@@ -41,7 +41,7 @@ def wishes(options: dict[str, Any]) -> runs_top.Wishes:
 @click.option(
     "--every",
     "every_s",
-    type=click.FloatRange(0.2, 3_600),
+    type=cli_options.Seconds(0.2, 3_600),
     default=2,
     show_default=True,
     metavar="SECONDS",
@@ -63,9 +63,10 @@ def top(**options: Any) -> None:
 @click.argument("file")
 @cli_options.options(COUNT_OPTIONS)
 def report(file: str, **options: Any) -> None:
-    """Show who ended how many connections in a recording FILE ("-": stdin), and the summary.
+    """Show who ended how many connections in a recording FILE.
 
-    Of a damaged file everything before the damage is counted; then it exits with 1.
+    "-" is stdin. The summary follows. Of a damaged file everything before the damage is counted;
+    then it exits with 1.
     """
     from tracer import runs_top  # noqa: PLC0415 - each command imports what it needs
 

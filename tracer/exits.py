@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 from typing import TYPE_CHECKING, Final, NoReturn
 
-from tracer.errors import FourwaveError
+from tracer.errors import FourwaveError, HostError
 from tracer.runs import tell
 
 if TYPE_CHECKING:
@@ -17,6 +18,20 @@ if TYPE_CHECKING:
 PROG: Final = "fourwave"
 INTERRUPTED: Final = 130
 TRACEBACK_VARIABLE: Final = "FOURWAVE_TRACEBACK"
+FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+"""What a full disk, a quota, a limit or a terminal that went away answers to who writes there."""
+STREAMS: Final = (("stdin", "r"), ("stdout", "w"), ("stderr", "w"))
+
+
+def open_streams() -> None:
+    """Have /dev/null in place of each standard stream that is closed.
+
+    Else the next file that is opened gets its number, and what is meant for the stream.
+    """
+    for number, (name, mode) in enumerate(STREAMS):
+        if getattr(sys, name) is None and os.open(os.devnull, os.O_RDWR) == number:
+            stream = os.fdopen(number, mode, errors="replace", closefd=False)
+            setattr(sys, name, stream)
 
 
 def fail(message: str, code: int) -> NoReturn:
@@ -35,9 +50,21 @@ def known_errors() -> Iterator[None]:
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except BrokenPipeError:
-        # Whoever read us has read enough. The interpreter must not flush into the pipe again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _forget_output()  # whoever read us has read enough
         sys.exit(0)
+    except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            fail(f"{error}; allow more open files: ulimit -n 1024", HostError.exit_code)
+        if error.errno not in FULL or error.filename is not None:
+            raise
+        _forget_output()
+        name = errno.errorcode[error.errno]
+        fail(f"cannot write to standard output: {error.strerror} ({name})", 1)
+
+
+# The interpreter must not flush what is left in the end.
+def _forget_output() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @contextlib.contextmanager

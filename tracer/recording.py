@@ -188,7 +188,7 @@ class RecordingSource:
 
     def _accept(self, kind: int, mono_ns: int, data: bytes) -> Batch | None:
         if kind == END:
-            return None
+            return self._damaged("something follows the end mark") if self._file.read(1) else None
         if kind not in KNOWN_KINDS:
             return self._damaged(f"batch kind {kind} is not known to this version")
         self._offset += FRAME.size + len(data)
@@ -257,7 +257,7 @@ def _read_header(file: IO[bytes], path: str) -> tuple[dict[str, Any], int]:
     except OSError as error:
         raise RecordingError(f"cannot read {path}: {_reason(error)}") from error
     if len(prefix) < PREFIX.size or not prefix.startswith(MAGIC):
-        message = f"{path} is not a fourwave recording; make one with: fourwave record {path}"
+        message = f"{path} is not a fourwave recording; make one with: fourwave record FILE"
         raise RecordingError(message)
     _, version, length, crc32 = PREFIX.unpack(prefix)
     _check_version(path, version)

@@ -84,16 +84,20 @@ class Source(Protocol):
 
 
 class Stop:
-    """SIGINT and SIGTERM ask for an orderly end; a second SIGINT does not ask again."""
+    """SIGINT, SIGTERM and SIGHUP ask for an orderly end; a second SIGINT does not ask again.
+
+    SIGHUP: the terminal went away. Under nohup it stays ignored.
+    """
 
     def __init__(self) -> None:
         self.asked = False
 
     def __enter__(self) -> Self:
         """Take over the signals."""
-        self._before = {
-            number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)
-        }
+        asking = [signal.SIGINT, signal.SIGTERM]
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            asking.append(signal.SIGHUP)
+        self._before = {number: signal.signal(number, self._ask) for number in asking}
         return self
 
     def __exit__(self, *_: object) -> None:

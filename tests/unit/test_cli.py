@@ -113,6 +113,17 @@ def test_wrong_usage_is_2(recording: Path, options: list[str], message: str) -> 
     assert message in result.stderr
 
 
+@pytest.mark.parametrize(
+    "words",
+    [("watch", "--duration"), ("top", "--every"), ("leaks", "--older"), ("serve", "--census")],
+)
+def test_no_number_is_no_time(words: tuple[str, str]) -> None:
+    """Nan compares with nothing: it would be waited for for ever."""
+    result = invoke(*words, "nan")
+    assert result.exit_code == 2
+    assert "'nan' is no number of seconds" in result.stderr
+
+
 def test_damaged_recording_shows_what_is_whole_then_fails(recording: Path) -> None:
     """Everything before the damage is shown; then one line says where it is."""
     recording.write_bytes(recording.read_bytes()[:-1])
@@ -212,6 +223,7 @@ def test_only_what_works_is_listed() -> None:
         result = invoke(name, "--help")
         assert result.exit_code == 0
         assert max(map(len, result.stdout.splitlines())) <= 80
+    assert "..." not in invoke("--help").stdout.partition("Commands:")[2]  # none is cut
 
 
 def test_color_is_asked_of_the_terminal(recording: Path) -> None:
@@ -236,19 +248,46 @@ def start(*arguments: object, **options: Any) -> subprocess.Popen[bytes]:
     )
 
 
+def run(*arguments: str, stdout: Any) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        [sys.executable, "-m", "tracer", *arguments],
+        cwd=ROOT,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        check=False,
+    )
+
+
 def test_reader_that_goes_away_is_no_error(recording: Path) -> None:
     """`| head` ends it quietly."""
     reading, writing = os.pipe()
     os.close(reading)
-    child = subprocess.run(
-        [sys.executable, "-m", "tracer", "replay", str(recording)],
-        cwd=ROOT,
-        stdout=writing,
-        stderr=subprocess.PIPE,
-        check=False,
-    )
+    child = run("replay", str(recording), stdout=writing)
     os.close(writing)
     assert (child.returncode, child.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize(
+    "words", [["replay"], ["replay", "--json"], ["report"], ["explain", "--in"], ["--help"]]
+)
+def test_a_full_disk_is_told(recording: Path, words: list[str]) -> None:
+    """It is no bug to report; and what cannot be written is not tried again at the exit."""
+    arguments = words if words == ["--help"] else [*words, str(recording)]
+    with Path("/dev/full").open("wb") as full:
+        child = run(*arguments, stdout=full)
+    message = b"fourwave: cannot write to standard output: No space left on device (ENOSPC)\n"
+    assert child.returncode == 1
+    assert child.stderr.endswith(message)
+    assert b"Traceback" not in child.stderr
+
+
+@pytest.mark.parametrize("closed", ["0<&-", "1>&-", "2>&-", "0<&- 1>&- 2>&-"])
+def test_a_closed_stream_is_no_other_file(recording: Path, closed: str) -> None:
+    """Whoever starts it without a stream gets /dev/null there, not the recording."""
+    words = f'exec "{sys.executable}" -m tracer replay "{recording}" {closed}'
+    child = subprocess.run(["sh", "-c", words], cwd=ROOT, capture_output=True, check=False)
+    assert (child.returncode, child.stderr) == (0, b"")
+    assert child.stdout.count(b"nginx") == (0 if "1>&-" in closed else 23)
 
 
 def test_standard_input_and_ascii_terminals(recording: Path) -> None:
@@ -260,8 +299,9 @@ def test_standard_input_and_ascii_terminals(recording: Path) -> None:
     assert out.count(b"nginx") == 23
 
 
-def test_interrupt_ends_a_replay_with_its_summary(tmp_path: Path) -> None:
-    """A running view that SIGINT ends has done its work: exit code 0."""
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_signal_ends_a_replay_with_its_summary(tmp_path: Path, sign: signal.Signals) -> None:
+    """A running view that is told to end has done its work: exit code 0."""
     path = tmp_path / "long.rec"
     data = encode_closes(np.concatenate(MADE * 100))
     with RecordingWriter(str(path), runs.recording_header(b.HOST)) as writer:
@@ -270,7 +310,7 @@ def test_interrupt_ends_a_replay_with_its_summary(tmp_path: Path) -> None:
     child = start("replay", "--json", path)
     assert child.stdout is not None
     child.stdout.readline()
-    child.send_signal(signal.SIGINT)
+    child.send_signal(sign)
     _, err = child.communicate(timeout=30)
     assert child.returncode == 0
     assert b"closes" in err

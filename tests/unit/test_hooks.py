@@ -10,6 +10,7 @@ import pytest
 
 from tests.data.btf.blobs import BLOBS
 from tracer import runs
+from tracer.errors import UsageError
 from tracer.kernel import bpf, hooking, support
 from tracer.kernel.bpf import LoadError
 from tracer.kernel.btf import Btf
@@ -102,12 +103,19 @@ def test_every_kernel_here_has_the_functions_to_hook(kernel: str, hook: Hook) ->
     assert there.knows_registers == (not kernel.endswith("arm64"))
 
 
-@pytest.mark.parametrize(("said", "highest"), [*zip(LADDER, LADDER, strict=True), ("?", FENTRY)])
+@pytest.mark.parametrize(("said", "highest"), [*zip(LADDER, LADDER, strict=True), ("", FENTRY)])
 def test_the_environment_limits_the_ladder(
     said: str, highest: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FOURWAVE_HOOKS", said)
     assert highest_allowed() == highest
+
+
+def test_a_limit_that_is_none_is_wrong_usage(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever mistypes "counters" must not have kernel functions hooked."""
+    monkeypatch.setenv("FOURWAVE_HOOKS", "counter")
+    with pytest.raises(UsageError, match="FOURWAVE_HOOKS=counter: fentry, kprobe or counters"):
+        highest_allowed()
 
 
 def refusing(*mechanisms: str) -> Callable[..., dict[str, int]]:

@@ -293,6 +293,7 @@ def test_a_loader_that_sends_garbage(
         (("btf", "/sys/kernel/btf/vmlinux: gone", 2), "(BTF) cannot be used", "CONFIG_DEBUG_INFO"),
         (("compile", "Failed to compile"), "did not compile on", "report"),
         (("load", "load set_state: no", 1), "refused a BPF program", "lockdown"),
+        (("load", "load set_state: full", 24), "refused a BPF program", "ulimit -n"),
         (("load", "load set_state: no", 13), "(errno 13)", "lockdown"),
         (("load", "load set_state: no", 22, "R1 invalid"), "R1 invalid", "report"),
     ],
@@ -418,3 +419,14 @@ def test_missing_sources_are_an_incomplete_installation(
     monkeypatch.setattr(launch, "__file__", str(tmp_path / "tracer/kernel/launch.py"))
     with pytest.raises(HostError, match="the installation is incomplete"):
         bpf_dir()
+
+
+@pytest.mark.parametrize("folder", ["/proc", "/sys"])
+def test_a_bare_chroot_is_told(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without these file systems nothing works: the message says which, and how to get it."""
+    there = Path.exists
+    hidden = {Path("/proc/self"), Path("/sys/kernel")}
+    hidden = {path for path in hidden if path.is_relative_to(folder)}
+    monkeypatch.setattr(Path, "exists", lambda path: path not in hidden and there(path))
+    with pytest.raises(HostError, match=rf"^{folder} is not mounted\n  what to do: mount -t "):
+        Loader(OPTIONS)

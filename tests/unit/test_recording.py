@@ -95,6 +95,15 @@ def test_cut_anywhere_reads_what_is_whole(path: Path) -> None:
         assert damage.offset <= length
 
 
+def test_what_follows_the_end_is_told(path: Path) -> None:
+    """Of two recordings in one file the second is not read: that must not go unsaid."""
+    path.write_bytes(write(path) * 2)
+    batches, damage = read(path)
+    assert batches == BATCHES
+    assert damage is not None
+    assert "follows the end mark" in damage.what
+
+
 def test_every_flipped_byte_is_noticed(path: Path) -> None:
     """No single wrong byte passes: it is refused, or told after the whole batches before it."""
     whole = write(path)

@@ -339,15 +339,27 @@ def test_what_was_judged_in_place_does_not_come_again() -> None:
 
 
 def test_signal_ends_a_live_run() -> None:
-    """SIGINT and SIGTERM end the loop in order; the handlers are given back."""
+    """SIGINT, SIGTERM and SIGHUP end the loop in order; the handlers are given back."""
     before = signal.getsignal(signal.SIGTERM)
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         session = Session(b.HOST)
         with Stop() as stop:
             signal.raise_signal(number)
             feed_all(Live(Kernel([b.passive()]), Limits()), session, stop)
         assert session.finish().records == 1
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_nohup_is_respected() -> None:
+    """A SIGHUP that was ignored before stays ignored."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Stop() as stop:
+            signal.raise_signal(signal.SIGHUP)
+        assert not stop.asked
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_second_interrupt_does_not_wait() -> None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from tracer.batch import Batch, BatchKind
 from tracer.census import OWNERS, PORTS, SOCKETS, STATES, USERS, Census
-from tracer.errors import HostError
+from tracer.errors import HostError, UsageError
 from tracer.kernel import netns
 from tracer.kernel.census_bytes import encode_census
 from tracer.kernel.cgroups import CgroupPaths
@@ -56,6 +56,7 @@ USER_STATES: Final = (
 """Who is connected where is counted over these."""
 
 FORCE: Final = "FOURWAVE_CENSUS"
+SOCK_DIAG: Final = "sock_diag"
 """Environment variable: "sock_diag" takes the second choice without trying the first."""
 
 
@@ -208,10 +209,17 @@ class CensusSource:
         found.namespaces[inum] = facts
 
 
+def _forced() -> str:
+    wanted = os.environ.get(FORCE, "")
+    if wanted not in ("", SOCK_DIAG):
+        raise UsageError(f"{FORCE}={wanted}: only {SOCK_DIAG} can be asked for")
+    return wanted
+
+
 # Why the iterators cannot be used, None when they can.
 def _refusal(outcome: Any) -> str | None:
-    if os.environ.get(FORCE) == "sock_diag":
-        return f"{FORCE}=sock_diag"
+    if forced := _forced():
+        return f"{FORCE}={forced}"
     return None if outcome == "iterator" else f"{outcome['stage']}: {outcome['message']}"
 
 

@@ -11,6 +11,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from tracer.errors import UsageError
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -95,9 +97,11 @@ class Rung(NamedTuple):
 
 
 def highest_allowed() -> str:
-    """Return what the environment allows, all when it says nothing or nonsense."""
-    wanted = os.environ.get(LIMIT, FENTRY)
-    return wanted if wanted in LADDER else FENTRY
+    """Return what the environment allows, all when it says nothing. Raises UsageError."""
+    wanted = os.environ.get(LIMIT) or FENTRY
+    if wanted not in LADDER:
+        raise UsageError(f"{LIMIT}={wanted}: {', '.join(LADDER[:-1])} or {LADDER[-1]} is needed")
+    return wanted
 
 
 def plan(hook: Hook, support: KernelSupport) -> list[Rung]:

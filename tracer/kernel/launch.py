@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from tracer.errors import HostError, UsageError
-from tracer.kernel import handoff, lockdown
+from tracer.kernel import handoff, hooks, lockdown
 
-__all__ = ("Loader", "bpf_dir", "python_candidates")
+__all__ = ("Loader", "bpf_dir", "not_mounted", "python_candidates")
 
 DEADLINE_S = 60.0  # an emulated guest takes 10 s; a healthy host 0.4 s
 _EXIT_S = 5.0  # from the end of its channel to the end of the child: some milliseconds
@@ -49,6 +49,13 @@ _EPERM = (
     "namespace (containers need CAP_BPF and CAP_PERFMON), and kernel lockdown: "
     "cat /sys/kernel/security/lockdown must not say [confidentiality]"
 )
+_FILES = "allow more open files: ulimit -n 1024"
+_BY_ERRNO = {
+    errno.EPERM: _EPERM,
+    errno.EACCES: _EPERM,
+    errno.EMFILE: _FILES,
+    errno.ENFILE: _FILES,
+}
 _SLOW = "on a slow host give it more seconds: FOURWAVE_LOADER_TIMEOUT_S=300"
 _FOREIGN = (
     "check FOURWAVE_BCC_PYTHON: it must name the distribution's own python3; unset, it is looked "
@@ -68,7 +75,10 @@ class Loader:
     """One loader child under way. Start it early: it works while the caller imports."""
 
     def __init__(self, options: dict[str, Any]) -> None:
-        """Raises HostError when no child can be started, UsageError for a senseless deadline."""
+        """Raises HostError when no child can be started, UsageError for senseless settings."""
+        if absent := not_mounted():
+            raise HostError(f"{absent[0]} is not mounted\n  what to do: {absent[1]}")
+        hooks.highest_allowed()
         self._options = {**options, "bpf_dir": str(bpf_dir())}
         self._deadline_s = _deadline_s()
         self._candidates = python_candidates()
@@ -193,7 +203,15 @@ _LOCKED = "the kernel is locked down (confidentiality), no BPF program may read 
 
 
 def _refused(code: int) -> str:
-    return _EPERM if code in (errno.EPERM, errno.EACCES) else _REMEDIES["load"]
+    return _BY_ERRNO.get(code, _REMEDIES["load"])
+
+
+def not_mounted() -> tuple[str, str] | None:
+    """Return a file system that is needed and not there, as in a bare chroot, and the remedy."""
+    for folder, inside, kind in (("/proc", "self", "proc"), ("/sys", "kernel", "sysfs")):
+        if not Path(folder, inside).exists():
+            return folder, f"mount -t {kind} {kind} {folder}"
+    return None
 
 
 def python_candidates() -> list[str]:

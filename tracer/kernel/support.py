@@ -15,7 +15,7 @@ from tracer import confinement, confinement_syscalls, privileges
 from tracer.errors import HostError
 from tracer.kernel import capabilities, hooks, lockdown
 from tracer.kernel.cgroups import CgroupPaths
-from tracer.kernel.launch import python_candidates
+from tracer.kernel.launch import not_mounted, python_candidates
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,6 +39,8 @@ class Fact:
 
 def probe() -> list[Fact]:
     """Return all facts; the last ones come from a real load, which is undone at once."""
+    if absent := not_mounted():
+        return [Fact("file systems", False, f"{absent[0]} is not mounted", absent[1])]
     return [*_standing_facts(), *_trial_facts(), _census()]
 
 
