@@ -70,9 +70,9 @@ def second_choice() -> Iterator[CensusSource]:
         yield source
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def stood() -> Iterator[Standing]:
-    """Sockets in all twelve states."""
+    """Sockets in all twelve states, new for each test: some last a minute."""
     with wired_pair("census") as wired, standing(wired) as made:
         yield made
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.kernel.conftest import attached
+from tests.pace import allowed_s
 from tests.truth.mixed import SCENARIOS
 from tests.truth.netns import loopback
 from tests.truth.scenario import Stage
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.kernel
 
 COUNT = 12
-SETTLE_S = 20.0
+SETTLE_S = allowed_s(20.0)
 NOTHING_MORE_S = 0.3
 
 

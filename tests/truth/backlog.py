@@ -30,9 +30,10 @@ WORDS = b"to be read"
 def coalesced_in_the_backlog(stage: Stage) -> None:
     """ACK and FIN come while the process has the lock: the backlog makes one skb of them.
 
-    With time stamps they would have to be of one millisecond.
+    With time stamps they would have to be of one millisecond; with SACK the answer to a FIN that
+    a slow host repeated bears an option, and is joined with neither.
     """
-    with stage.sysctl("tcp_timestamps", 0):
+    with stage.sysctl("tcp_timestamps", 0), stage.sysctl("tcp_sack", 0):
         pairs = stage.quiet()
     wire, way = stage.wire, stage.to_first
     for pair in pairs:

@@ -7,7 +7,7 @@ import socket
 from typing import TYPE_CHECKING
 
 from tests.truth.scenario import Expect, Stage, scenario
-from tests.truth.sockets import Pair, close_at_eof, read_eof
+from tests.truth.sockets import Pair, close_at_eof, close_in_turn, read_eof
 from tests.truth.wire import Mode
 
 if TYPE_CHECKING:
@@ -80,4 +80,4 @@ def no_room_for_time_wait(stage: Stage) -> None:
     """net.ipv4.tcp_max_tw_buckets is reached: the close is complete, nothing waits after it."""
     pairs = stage.talked()
     with stage.sysctl("tcp_max_tw_buckets", 0):
-        close_both(pairs)
+        close_in_turn(pairs)
