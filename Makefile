@@ -61,8 +61,8 @@ service: setup-test  ## The unit under a real systemd, in a container (root, deb
 bench: setup-bench  ## What tracing costs here, beside bcc's tools and bpftrace (root, 20 minutes)
 	@$(SUDO) $(BIN)/python -m tests.bench.run --docs $(ARGS)
 
-bench-census: setup-bench  ## What a census costs here, beside ss (root, a minute)
-	@$(SUDO) $(BIN)/python tests/bench/census.py $(ARGS)
+bench-census: setup-bench  ## What a census costs here, beside ss (root, four minutes)
+	@$(SUDO) $(BIN)/python tests/bench/census.py --docs $(ARGS)
 
 vm: setup-vm  ## A part of the kernel tests on each kernel of tests/vm/kernels.toml (K=6.12: on one)
 	@$(AS_USER) $(BIN)/python -m tests.vm.run $(K)

@@ -90,4 +90,5 @@ def _interval(found: tuple[float, float, float], digits: int) -> str:
 TABLES: Final[dict[str, Callable[[dict[str, Any]], Table]]] = {
     "traffic": _traffic,
     "memory": _memory,
+    "large": _memory,
 }
