@@ -32,6 +32,7 @@ from tracer.outputs import killing, leaks, listeners, ports
 from tracer.outputs import origins as stacks
 from tracer.outputs.screen import Screen
 from tracer.outputs.table import Column, lines
+from tracer.outputs.text import cut
 from tracer.tcp import WAITED_MAX_US, TcpState
 
 if TYPE_CHECKING:
@@ -66,7 +67,8 @@ def busy() -> Census:
         c.row(STATES, netns=1 + i % 2, cgroup_id=4 + i % 3, state=8, substate=8, count=10**9)
         for i in range(6)
     ])  # fmt: skip
-    spaces = {1: c.FACTS, 2: replace(c.FACTS, name="a-namespace-with-a-long-name\x1b[0m")}
+    many = replace(c.FACTS, sockstat={"orphan": 131_072}, max_orphans=131_072)
+    spaces = {1: many, 2: replace(c.FACTS, name="a-namespace-with-a-long-name\x1b[0m")}
     return c.census(
         0, [leaking, far, c.listener(80), listener], owners, [towards, service],
         namespaces=spaces, processes={4_194_303: c.process()}, truncated={"sockets": 12},
@@ -242,6 +244,26 @@ def test_empty_views_say_so() -> None:
     ]
 
 
+def test_what_filters_leave_nothing_of_is_not_told_to_be_nothing() -> None:
+    """There are sockets and destinations, only not those."""
+    counted = c.row(STATES, netns=1, state=TcpState.CLOSE_WAIT, substate=8, count=7_593)
+    census = c.census(0, [c.close_wait(60)], ports=[c.ports(in_use=2)], states=counted)
+    narrowed = CensusFilter(pids=(7,)).narrow(census)
+    suspects = with_stacks(CloseWaitLeak().look(narrowed))
+    assert leaks.as_lines(suspects, census, 79, color=False) == [
+        "None of 7,593 sockets in CLOSE_WAIT is what was asked for."
+    ]
+    found = ports.Ports(LocalPorts().look(narrowed), (), (), None)
+    assert ports.as_lines(found, census, 79, color=False) == [
+        "None of 1 destination is what was asked for."
+    ]
+
+
+def test_a_namespace_that_is_not_there_is_told() -> None:
+    shown = views(c.census(truncated={"namespaces": 1}), 79)["census"]
+    assert shown[-1] == "LEFT OUT 1 network namespace: not found, or not to be entered."
+
+
 def test_all_younger_is_said() -> None:
     census = c.census(0, [c.close_wait(1) for _ in range(12)])
     assert views(census, 79)["leaks"] == ["No CLOSE_WAIT older than 10s: 12 sockets, all younger."]
@@ -374,6 +396,35 @@ def test_table_cuts_what_may_be_cut() -> None:
     columns = [Column("NAME", least=5), Column("COUNT", right=True)]
     shown = lines(columns, [["a-long-name", "1"], ["b", "22"]], 13, color=False)
     assert shown == ["NAME    COUNT", "a-lon…      1", "b          22"]
+
+
+@pytest.mark.parametrize(
+    ("whole", "shown"),
+    [
+        ("127.0.0.1:34249", "127.0…:34249"),
+        ("[2001:db8::1]:443", "[2001:d…:443"),
+        ("\\x1b[31mEV[22082]", "\\x1b…[22082]"),
+        ("postgres[4194304] +3", "…[4194304] +3"),
+        (":443 from 10.0.0.1", ":443 from 1…"),
+        ("kworker-events", "kworker-eve…"),
+    ],
+)
+def test_a_port_and_a_pid_are_never_cut(whole: str, shown: str) -> None:
+    """They are what one goes on with."""
+    width = max(12, len("…[4194304] +3")) if "+3" in whole else 12
+    assert cut(whole, width) == shown
+
+
+def test_a_column_that_says_nothing_gives_way_first() -> None:
+    """Only where there is no room, and only where all its cells say nothing."""
+    columns = [Column("TO", least=4), Column("LOST", idle="0"), Column("OUT", idle="-")]
+    rows = [["127.0.0.1:34249", "0", "-"], ["127.0.0.1:80", "0", "9s"]]
+    assert lines(columns, rows, 26, color=False)[0] == "TO               LOST  OUT"
+    assert lines(columns, rows, 25, color=False) == [
+        "TO               OUT",
+        "127.0.0.1:34249  -",
+        "127.0.0.1:80     9s",
+    ]
 
 
 class Terminal:

@@ -56,7 +56,7 @@ def as_lines(
     for title, parts, there in shown:
         lines += ["", *_parts(title, parts, width, color=color)] if parts else []
         lines += [f"({there - limit:,} more)"] if there > limit else []
-    return [*lines, "", _sum(states), *form.accounts(census)]
+    return [*lines, "", *form.wrapped(_sum(states), width), *form.accounts(census)]
 
 
 def _states(states: SocketStates, width: int, *, color: bool) -> list[str]:

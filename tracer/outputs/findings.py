@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 from tracer.close_text import harmless
 from tracer.detectors.finding import Severity
 from tracer.outputs import table
-from tracer.outputs.text import BOLD, DIM, RED, YELLOW, duration, paint
+from tracer.outputs.text import BOLD, DIM, RED, YELLOW, duration, paint, plural
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -166,16 +166,17 @@ def left_out(census: Census, closes: Mapping[str, int]) -> dict[str, int]:
     return {**census.truncated, **{what: count for what, count in closes.items() if count}}
 
 
+def wrapped(words: str, width: int) -> list[str]:
+    """Return a sentence as lines."""
+    return textwrap.wrap(words, width)
+
+
 def accounts(census: Census, closes: Mapping[str, int] | None = None) -> list[str]:
     """Return what was left out, and why it was not taken the best way; nothing when all is well.
 
     `closes`: what was left out of the closes that were followed beside the census.
     """
-    lines = [
-        f"LEFT OUT {count:,} {where}: more than the census holds, or not readable."
-        for where, count in census.truncated.items()
-        if count
-    ]
+    lines = [_left_out(where, count) for where, count in census.truncated.items() if count]
     lines += [
         f"LEFT OUT {count:,} {what}: more than are told apart."
         for what, count in (closes or {}).items()
@@ -184,3 +185,9 @@ def accounts(census: Census, closes: Mapping[str, int] | None = None) -> list[st
     if census.reason:
         lines += textwrap.wrap(f"Taken by {census.mechanism}: {census.reason}", 79)
     return lines
+
+
+def _left_out(where: str, count: int) -> str:
+    if where == "namespaces":
+        return f"LEFT OUT {plural(count, 'network namespace')}: not found, or not to be entered."
+    return f"LEFT OUT {count:,} {where}: more than the census holds, or not readable."

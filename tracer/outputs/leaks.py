@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from tracer.detectors.finding import Severity
+from tracer.detectors.rows import in_state
 from tracer.outputs import findings as form
 from tracer.outputs import origins as stacks
 from tracer.outputs import table
 from tracer.outputs.live import volume
 from tracer.outputs.table import Column
 from tracer.outputs.text import endpoint, plural
+from tracer.tcp import TcpState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -52,7 +54,7 @@ def as_lines(found: Leaks, census: Census, width: int, *, color: bool) -> list[s
     report, chosen = found.report, found.chosen
     accounts = form.accounts(census, found.stacks_left_out)
     if not chosen:
-        return [*_sum(report), *accounts]
+        return [*_sum(report, census), *accounts]
     names, several = form.netns_names(census), len({f.place.netns for f in report.findings}) > 1
     columns = _columns(several=several, wide=width >= form.WIDE)
     rows = [[get(f, names) for _, get in columns] for f in chosen]
@@ -70,7 +72,7 @@ def as_lines(found: Leaks, census: Census, width: int, *, color: bool) -> list[s
     inks = [form.INKS[f.severity] if color else "" for f in chosen]
     left = len(report.findings) - len(chosen)
     more = [f"({plural(left, 'group')} not shown)"] if left else []
-    return [*form.interleave(shown, below, inks), *more, "", *_sum(report), *accounts]
+    return [*form.interleave(shown, below, inks), *more, "", *_sum(report, census), *accounts]
 
 
 def _columns(*, several: bool, wide: bool) -> list[tuple[Column, Cell]]:
@@ -170,9 +172,12 @@ def _advice(finding: CloseWaitFinding) -> str:
     return finding.advice if finding.severity > Severity.OK else ""
 
 
-def _sum(report: CloseWaitReport) -> list[str]:
+def _sum(report: CloseWaitReport, census: Census) -> list[str]:
     limit = form.seconds(report.older_ms / MS_PER_S)
     if not report.sockets:
+        there = int(in_state(census.states, TcpState.CLOSE_WAIT)["count"].sum())
+        if there:
+            return [f"None of {plural(there, 'socket')} in CLOSE_WAIT is what was asked for."]
         return ["No socket is in CLOSE_WAIT."]
     older = report.sockets - report.younger
     if not older:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from tracer.outputs.text import BOLD, paint, shorten
+from tracer.outputs.text import BOLD, cut, paint
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,17 +16,23 @@ GAP: Final = "  "
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A title; `right`: numbers; `least`: may be cut down to so much where there is no room."""
+    """A title; `right`: numbers; `least`: may be cut down to so much where there is no room.
+
+    `idle`: the cell that says nothing; where there is no room, a column of these is left out.
+    """
 
     title: str
     right: bool = False
     least: int | None = None
+    idle: str | None = None
 
 
 def lines(
     columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int, *, color: bool
 ) -> list[str]:
     """Return a line of titles and a line per row, cells cut with an ellipsis where need be."""
+    if _over(_widths(columns, rows), width) > 0:
+        columns, rows = _without_idle(columns, rows)
     widths = _fit(columns, rows, width)
     titles = _line(columns, [column.title for column in columns], widths)
     return [
@@ -37,7 +43,7 @@ def lines(
 
 def _line(columns: Sequence[Column], cells: Sequence[str], widths: Sequence[int]) -> str:
     padded = (
-        f"{shorten(cell, width):{'>' if column.right else '<'}{width}}"
+        f"{cut(cell, width):{'>' if column.right else '<'}{width}}"
         for column, cell, width in zip(columns, cells, widths, strict=True)
     )
     return GAP.join(padded).rstrip()
@@ -45,17 +51,30 @@ def _line(columns: Sequence[Column], cells: Sequence[str], widths: Sequence[int]
 
 # The widest of those that may shrink gives way first.
 def _fit(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int) -> list[int]:
-    widths = [
-        max(len(cell) for cell in cells)
-        for cells in zip([column.title for column in columns], *rows, strict=True)
-    ]
+    widths = _widths(columns, rows)
     least = [
         widths[i] if column.least is None else max(column.least, len(column.title))
         for i, column in enumerate(columns)
     ]
-    over = sum(widths) + len(GAP) * (len(widths) - 1) - width
+    over = _over(widths, width)
     while over > 0 and any(w > m for w, m in zip(widths, least, strict=True)):
         roomy = max(range(len(widths)), key=lambda i: (widths[i] > least[i], widths[i]))
         widths[roomy] -= 1
         over -= 1
     return widths
+
+
+def _widths(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> list[int]:
+    titles = [column.title for column in columns]
+    return [max(map(len, cells)) for cells in zip(titles, *rows, strict=True)]
+
+
+def _over(widths: Sequence[int], width: int) -> int:
+    return sum(widths) + len(GAP) * (len(widths) - 1) - width
+
+
+def _without_idle(
+    columns: Sequence[Column], rows: Sequence[Sequence[str]]
+) -> tuple[list[Column], list[list[str]]]:
+    told = [i for i, column in enumerate(columns) if any(row[i] != column.idle for row in rows)]
+    return [columns[i] for i in told], [[row[i] for i in told] for row in rows]

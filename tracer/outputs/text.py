@@ -79,6 +79,15 @@ def shorten(text: str, width: int) -> str:
     return text if len(text) <= width else text[: width - 1] + ELLIPSIS
 
 
+def cut(text: str, width: int) -> str:
+    """Return the text in at most `width` columns; the port or the pid at its end is kept."""
+    at = max(text.rfind(":"), text.rfind("["))
+    end = text[at:] if at > 0 else ""
+    if len(text) <= width or len(end) >= width:
+        return shorten(text, width)
+    return text[: width - 1 - len(end)] + ELLIPSIS + end
+
+
 def plural(count: int, noun: str) -> str:
     """Return "1 close", "2 closes" and the like, thousands grouped."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
