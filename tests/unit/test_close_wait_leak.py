@@ -114,6 +114,16 @@ def test_goodbye_of_tls_before_the_end_is_no_answer() -> None:
     assert only(taken(0, idle)).verdict == Verdict.IDLE_POOL
 
 
+def test_what_a_service_did_not_read_is_a_request() -> None:
+    """However short; and what grows unread is to be read, not to be closed."""
+    finding = only(taken(0, rows([11 + i for i in range(9)], unread=101)))
+    assert (finding.evidence.eof_pending, finding.evidence.data_pending) == (0, 9)
+    assert "with 900 bytes unread" in finding.why
+    assert "keeps the process from reading" in finding.advice
+    finding = only(taken(0, rows([11 + i for i in range(9)])))
+    assert finding.advice.startswith("Close the socket on every path")
+
+
 def test_one_look_does_not_tell_leak_from_pool() -> None:
     """Outbound, not looked at, still coming: it says so, and how to find out."""
     finding = only(taken(0, rows([12.0 + 9 * i for i in range(10)], c.outbound)))

@@ -34,7 +34,7 @@ MINUTE_MS: Final = 60_000
 NS_PER_MS: Final = 1_000_000
 FAREWELL_BYTES: Final = 129
 """The end, and up to 128 bytes before it that say goodbye rather than answer: TLS close_notify,
-HTTP/2 GOAWAY."""
+HTTP/2 GOAWAY. What a service did not read is a request."""
 PEERS_MAX: Final = 5
 GROUPED: Final = (
     "cookie",
@@ -144,7 +144,7 @@ class Groups:
     def _sum_up(self) -> None:
         groups, unread = len(self._first), self._rows["unread"]
         self._eof_read = sums(self.ids, groups, unread == 0)
-        farewell = (unread > 0) & (unread <= FAREWELL_BYTES)
+        farewell = (unread > 0) & (unread <= np.where(self._inbound, 1, FAREWELL_BYTES))
         self._eof_pending = sums(self.ids, groups, farewell)
         # Of `unread` one is the end itself.
         self._unread_bytes = sums(self.ids, groups, unread - np.minimum(unread, 1))

@@ -73,6 +73,8 @@ class Reason(IntEnum):
     FORGOTTEN_BY_AGES = 10
     STOPPED_BY_AGES = 11
     LEAK_OR_POOL = 12
+    GROWS_UNREAD = 13
+    GROWS_UNREAD_BY_AGES = 14
 
 
 class Rule(NamedTuple):
@@ -117,11 +119,13 @@ RULES: Final[dict[Reason, Rule]] = {
         Severity.NOTICE,
     ),
     Reason.GROWS: Rule(Verdict.LEAK, _CLOSE, Severity.WARNING),
+    Reason.GROWS_UNREAD: Rule(Verdict.LEAK, _READ, Severity.WARNING),
     Reason.FORGOTTEN: Rule(Verdict.LEAK, _CLOSE, Severity.NOTICE),
     Reason.NEVER_READ: Rule(Verdict.LEAK, _READ, Severity.NOTICE),
     Reason.POOL_HOLDS: Rule(Verdict.IDLE_POOL, _POOL, Severity.OK),
     Reason.STOPPED_UNREAD: Rule(Verdict.LEAK, _READ, Severity.NOTICE),
     Reason.GROWS_BY_AGES: Rule(Verdict.LEAK, _CLOSE, Severity.WARNING),
+    Reason.GROWS_UNREAD_BY_AGES: Rule(Verdict.LEAK, _READ, Severity.WARNING),
     Reason.FORGOTTEN_BY_AGES: Rule(Verdict.LEAK, _CLOSE, Severity.NOTICE),
     Reason.STOPPED_BY_AGES: Rule(Verdict.IDLE_POOL, _POOL, Severity.OK),
     Reason.LEAK_OR_POOL: Rule(Verdict.UNSETTLED, _AGAIN, Severity.NOTICE),
@@ -207,7 +211,7 @@ def _watched(evidence: Evidence, trend: Trend) -> Reason:
     if trend.left and trend.left >= LATE_SHARE * trend.entered:
         return Reason.CLOSED_ONE_BY_ONE
     if trend.entered > trend.left and evidence.arriving:
-        return Reason.GROWS
+        return Reason.GROWS if _mostly_read(evidence) else Reason.GROWS_UNREAD
     if _mostly_read(evidence):
         return Reason.FORGOTTEN
     if evidence.inbound or evidence.data_pending > evidence.eof_pending:
@@ -219,7 +223,7 @@ def _by_ages(evidence: Evidence) -> Reason:
     if _mostly_read(evidence):
         return Reason.GROWS_BY_AGES if evidence.arriving else Reason.FORGOTTEN_BY_AGES
     if evidence.inbound or evidence.data_pending > evidence.eof_pending:
-        return Reason.GROWS_BY_AGES if evidence.arriving else Reason.STOPPED_UNREAD
+        return Reason.GROWS_UNREAD_BY_AGES if evidence.arriving else Reason.STOPPED_UNREAD
     return Reason.STOPPED_BY_AGES if evidence.arriving is False else Reason.LEAK_OR_POOL
 
 

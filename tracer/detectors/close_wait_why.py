@@ -89,6 +89,7 @@ SENTENCES: Final[dict[Reason, Callable[[Evidence], str]]] = {
     Reason.CLOSED_TOGETHER: _together,
     Reason.CLOSED_ONE_BY_ONE: _one_by_one,
     Reason.GROWS: _grows,
+    Reason.GROWS_UNREAD: _grows,
     Reason.FORGOTTEN: lambda e: f"{_rests(e)}: {_reading(e)}.",
     Reason.NEVER_READ: lambda e: f"{_rests(e)}: {_reading(e)}.",
     Reason.POOL_HOLDS: lambda e: (
@@ -96,6 +97,7 @@ SENTENCES: Final[dict[Reason, Callable[[Evidence], str]]] = {
     ),
     Reason.STOPPED_UNREAD: lambda e: f"Held for {_oldest(e)} {_reading(e)}: nobody reads.",
     Reason.GROWS_BY_AGES: _by_ages,
+    Reason.GROWS_UNREAD_BY_AGES: _by_ages,
     Reason.FORGOTTEN_BY_AGES: lambda e: (
         f"Held for {_oldest(e)} after the peer closed: {_reading(e)}."
     ),
