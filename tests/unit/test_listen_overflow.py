@@ -67,11 +67,13 @@ def test_one_look(fields: dict[str, int], verdict: ListenVerdict, severity: Seve
     [
         (128, 4096, "listen", "net.core.somaxconn allows 4,096"),
         (4096, 4096, "somaxconn", "raise both"),
-        (511, 128, "somaxconn", "raise both"),  # lowered after listen()
+        (511, 128, None, "net.core.somaxconn allows 128 to the next"),  # lowered after listen()
         (128, None, None, "raise the limit"),
     ],
 )
-def test_origin_of_the_limit(limit: int, somaxconn: int | None, origin: str, word: str) -> None:
+def test_origin_of_the_limit(
+    limit: int, somaxconn: int | None, origin: str | None, word: str
+) -> None:
     row = c.listener(accept_queue=limit + 1, accept_queue_limit=limit)
     (finding,) = judged(taken(0, row, somaxconn=somaxconn))
     assert finding.queue.limit_from == origin
@@ -118,6 +120,8 @@ def test_drops_of_old_are_not_of_now() -> None:
         (5, 3, 0, 8, 0),  # none was
         (5, 0, 2, 5, 2),  # it is the only one that drops
         (5, 3, 6, 8, None),  # some were: whose, is not known
+        (5, 0, 2, 8, None),  # three more were dropped by one that is gone
+        (9, 0, 2, 5, 2),  # four were no connections
         (0, 3, 3, 3, 0),
     ],
 )
@@ -127,6 +131,16 @@ def test_overflows_as_far_as_proven(
     one, two = c.listener(80, drops=own), c.listener(81, drops=other)
     found = judged(taken(0, one, two, overflows=overflows, drops=drops))
     assert {f.lport: f.queue.overflows for f in found}[80] == expected
+
+
+def test_drops_with_room_in_the_queue_are_not_for_want_of_accept() -> None:
+    """What is to be done follows from what was full."""
+    row = c.listener(drops=5)
+    (finding,) = judged(taken(0, row, drops=5))
+    assert finding.why == "5 drops since listen(), 0 of them the accept queue being full."
+    assert "tcp_syncookies" in finding.advice
+    (finding,) = judged(taken(0, row, drops=5, overflows=5))
+    assert finding.advice.startswith("Call accept() sooner")
 
 
 def test_peak_outlives_the_queue() -> None:

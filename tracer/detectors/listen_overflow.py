@@ -119,7 +119,8 @@ class _Counts:
             overflows=self._overflows(int(row["netns"]), drops if since is None else since),
         )
 
-    # All drops of the namespace were overflows, or none was, or one listener had them all.
+    # All drops of the namespace were overflows, or none was, or one listener had them all; those of
+    # a listener that is gone are the namespace's, too.
     def _overflows(self, netns: int, own: int) -> int | None:
         overflows, dropped = self._counted(netns, OVERFLOWS), self._counted(netns, DROPS)
         if own == 0 or overflows == 0:
@@ -127,7 +128,7 @@ class _Counts:
         if overflows is None or dropped is None:
             return None
         here = self.drops[self._netns == netns].sum()
-        if here == own or (overflows == dropped and here <= dropped):
+        if dropped <= here == own or here <= dropped == overflows:
             return min(own, overflows)
         return None
 
@@ -145,11 +146,12 @@ def _oldest_wait_s(row: npt.NDArray[np.void]) -> float | None:
     return waited_ms / MS_PER_S if row["accept_queue"] and waited_ms >= 0 else None
 
 
-# include/net/sock.h: sk_max_ack_backlog is the smaller of both when listen() is called.
+# __sys_listen(): sk_max_ack_backlog is the smaller of both when listen() is called. Whether it was
+# cut by a somaxconn that was lowered since, nobody knows.
 def _limit_from(limit: int, somaxconn: int | None) -> str | None:
-    if somaxconn is None:
+    if somaxconn is None or limit > somaxconn:
         return None
-    return "somaxconn" if limit >= somaxconn else "listen"
+    return "somaxconn" if limit == somaxconn else "listen"
 
 
 def _finding(row: npt.NDArray[np.void], queue: Queue, holders: Holders) -> ListenerFinding:

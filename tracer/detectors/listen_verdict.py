@@ -45,7 +45,8 @@ class Queue:
     limit: int
     """One more fits: sk_acceptq_is_full() asks whether there are more than that."""
     limit_from: str | None
-    """"listen": the argument of listen(); "somaxconn": it was at least that; None: not known."""
+    """"listen": the argument of listen(); "somaxconn": it was at least that; None: not known, or
+    somaxconn was lowered since."""
     somaxconn: int | None
     syn_queue: int
     drops: int
@@ -111,7 +112,7 @@ def _stuck(queue: Queue) -> str:
 
 def _full(queue: Queue) -> str:
     waiting = f"{queue.accept_queue:,} wait{_for(queue)}"
-    return f"The accept queue is full, {waiting}: new connections are dropped."
+    return f"The accept queue is full, {waiting}: there is no room for new connections."
 
 
 def _for(queue: Queue) -> str:
@@ -158,14 +159,20 @@ def advice(verdict: ListenVerdict, queue: Queue) -> str:
         )
     if verdict == ListenVerdict.SYN_QUEUE_FULL:
         return "Keep net.ipv4.tcp_syncookies on, and look where the SYNs come from."
+    if verdict in (ListenVerdict.DROPPED, ListenVerdict.DROPPING) and queue.overflows == 0:
+        return (
+            "The accept queue had room: look for handshakes that pile up (keep "
+            "net.ipv4.tcp_syncookies on), and for a lack of memory."
+        )
+    return f"Call accept() sooner (more workers, less work between){_limit(queue)}"
+
+
+def _limit(queue: Queue) -> str:
+    if queue.somaxconn is None:
+        return ", or raise the limit."
+    allowed = f"net.core.somaxconn allows {queue.somaxconn:,}"
     if queue.limit_from == "listen":
-        return (
-            "Call accept() sooner (more workers, less work between); "
-            f"listen() asked for {queue.limit:,}, net.core.somaxconn allows {queue.somaxconn:,}."
-        )
+        return f"; listen() asked for {queue.limit:,}, {allowed}."
     if queue.limit_from == "somaxconn":
-        return (
-            "Call accept() sooner (more workers, less work between); "
-            f"net.core.somaxconn ({queue.limit:,}) cuts what listen() asks for: raise both."
-        )
-    return "Call accept() sooner (more workers, less work between), or raise the limit."
+        return f"; net.core.somaxconn ({queue.limit:,}) cuts what listen() asks for: raise both."
+    return f"; the limit is of an earlier time, {allowed} to the next listen()."

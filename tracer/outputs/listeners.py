@@ -59,10 +59,10 @@ def as_lines(
         words = _heading(netns, spaces.get(netns), names)
         lines += form.heading(words, width, color=color)
         lines += [*form.judged(columns, mine, width, color=color), ""]
+    shown = f"{len(chosen):,} of {plural(report.listeners, 'listener')}. "
     return [
         *lines,
-        f"{len(chosen):,} of {plural(report.listeners, 'listener')}. "
-        + _orphans(report.namespaces),
+        *form.wrapped(shown + _orphans(report.namespaces), width),
         *form.accounts(census, waits.left_out),
     ]
 
@@ -116,7 +116,7 @@ def _heading(netns: int, space: ListenNamespace | None, names: dict[int, str]) -
     if space.drops_since is not None and (space.drops_since or space.overflows_since):
         since = f"; {space.drops_since:,} and {space.overflows_since or 0:,} while watched"
     drops = plural(space.drops, "drop")
-    return f"{words}: {drops} since boot, {space.overflows or 0:,} by a full queue{since}"
+    return f"{words}: {drops} so far, {space.overflows or 0:,} by a full queue{since}"
 
 
 def _orphans(spaces: Sequence[ListenNamespace]) -> str:
