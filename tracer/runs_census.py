@@ -76,7 +76,7 @@ def ports(wishes: Wishes) -> None:
         from tracer.detectors.time_wait import TimeWait  # noqa: PLC0415
         from tracer.outputs import ports as form  # noqa: PLC0415
 
-        local, waiting, asked = LocalPorts(openers), TimeWait(), asked_for(wishes)
+        local, waiting, asked = LocalPorts(openers), TimeWait(held=True), asked_for(wishes)
 
         def show(census: Census, width: int | None) -> Iterable[str]:
             mine = asked.narrow(census)

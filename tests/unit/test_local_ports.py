@@ -179,6 +179,19 @@ def test_who_pays() -> None:
     assert "75 % belong to our services" in total.why
 
 
+def test_who_has_the_service_that_pays() -> None:
+    """All who listen on its port, each once; a destination is nobody's."""
+    listening = [c.listener(80), c.listener(80), c.listener(81)]
+    owners = [c.held_by(one, *pids) for one, pids in zip(listening, [(5, 7), (7, 6), (8,)], strict=True)]
+    service = c.ports(inbound=1, lport=80, rport=0, time_wait=900)
+    census = c.census(0, listening, owners, [service, row(STEADY)])
+    (there, towards), _ = TimeWait(held=True).look(census)
+    assert ([holder.pid for holder in there.holders], there.holder_count) == ([5, 6, 7], 3)
+    assert (towards.holders, towards.holder_count) == ((), 0)
+    (there, _), _ = TimeWait().look(census)
+    assert there.holder_count == 0
+
+
 def test_limit_of_time_waits() -> None:
     facts = replace(c.FACTS, max_tw_buckets=40, tcp_ext={"TCPTimeWaitOverflow": 9})
     _, (total,) = TimeWait().look(c.census(ports=[row(STEADY)], namespaces={1: facts}))

@@ -76,8 +76,13 @@ class Holders:
 
     def of(self, ino: int) -> tuple[tuple[Holder, ...], int]:
         """Return who holds the inode, lowest pid first and no more than a few, and how many do."""
-        rows = self._of(ino)
-        return tuple(self._holder(row) for row in rows[:NAMED_MAX]), len(rows)
+        return self.of_any(np.array([ino], np.uint64))
+
+    def of_any(self, inos: npt.NDArray[np.uint64]) -> tuple[tuple[Holder, ...], int]:
+        """Return who holds any of the inodes, as of()."""
+        rows = np.concatenate([self._rows[:0], *map(self._of, inos.tolist())])
+        _, first = np.unique(rows["tgid"], return_index=True)
+        return tuple(self._holder(row) for row in rows[first[:NAMED_MAX]]), len(first)
 
     def fd_of(self, ino: int) -> int | None:
         """Return the lowest descriptor of the first holder, None when nobody holds it."""

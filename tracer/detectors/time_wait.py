@@ -14,12 +14,15 @@ import numpy as np
 
 from tracer.census import REMAINING_STEP_S
 from tracer.detectors.finding import Severity
-from tracer.detectors.rows import text_of
+from tracer.detectors.holders import Holders
+from tracer.detectors.rows import in_state, text_of
+from tracer.tcp import TcpState
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
     from tracer.census import Census
+    from tracer.detectors.holders import Holder
 
 FINDINGS_MAX: Final = 1_000  # services and destinations that become objects; the largest
 SERVED: Final = (
@@ -41,6 +44,9 @@ class TimeWaitFinding:
     advice: str
     netns: int
     lport: int | None
+    holders: tuple[Holder, ...]
+    """Of the service: the first few who listen on the port, where that was asked for."""
+    holder_count: int
     laddr: str | None
     raddr: str | None
     rport: int | None
@@ -75,9 +81,12 @@ class TimeWaitTotal:
 
 
 class TimeWait:
-    """Judges censuses as they come; each stands alone."""
+    """Judges censuses as they come; each stands alone. `held`: who has the services is told."""
 
     name: Final = "time_wait"
+
+    def __init__(self, *, held: bool = False) -> None:
+        self._held = held
 
     def look(self, census: Census) -> tuple[tuple[TimeWaitFinding, ...], tuple[TimeWaitTotal, ...]]:
         """Return who owns how many, most first, and the namespaces."""
@@ -85,18 +94,35 @@ class TimeWait:
         rows = rows[(rows["time_wait"] > 0) | (rows["fin_wait2"] > 0)]
         totals = {total.netns: total for total in _totals(census)}
         order = np.argsort(-rows["time_wait"].astype(np.int64), kind="stable")[:FINDINGS_MAX]
-        found = tuple(_finding(rows[i], totals[int(rows["netns"][i])]) for i in order)
+        servers = _Servers(census) if self._held else None
+        found = tuple(_finding(rows[i], totals[int(rows["netns"][i])], servers) for i in order)
         return found, tuple(totals.values())
 
 
-def _finding(row: npt.NDArray[np.void], total: TimeWaitTotal) -> TimeWaitFinding:
+class _Servers:
+    def __init__(self, census: Census) -> None:
+        self._holders = Holders(census)
+        self._listening = in_state(census.sockets, TcpState.LISTEN)
+
+    def of(self, row: npt.NDArray[np.void]) -> tuple[tuple[Holder, ...], int]:
+        listening = self._listening
+        here = (listening["netns"] == row["netns"]) & (listening["lport"] == row["lport"])
+        return self._holders.of_any(listening["ino"][here])
+
+
+def _finding(
+    row: npt.NDArray[np.void], total: TimeWaitTotal, servers: _Servers | None
+) -> TimeWaitFinding:
     served, family = bool(row["inbound"]), int(row["family"])
     all_of_it = total.served + total.connected
+    holders, holder_count = servers.of(row) if served and servers else ((), 0)
     return TimeWaitFinding(
         severity=Severity.OK,
         advice=SERVED if served else CONNECTED,
         netns=total.netns,
         lport=int(row["lport"]) if served else None,
+        holders=holders,
+        holder_count=holder_count,
         laddr=None if served else text_of(row["laddr"], family),
         raddr=None if served else text_of(row["raddr"], family),
         rport=None if served else int(row["rport"]),

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import errno
-import io
 import mmap
 import os
 from typing import TYPE_CHECKING, Any, Final
@@ -28,6 +27,7 @@ from tracer.kernel.mechanism import OWNERS_MAX, Held, Walk
 from tracer.tcp import TcpState
 
 if TYPE_CHECKING:
+    import io
     from collections.abc import Iterable, Iterator, Mapping
 
     from tracer.kernel.mechanism import WalkRequest

@@ -61,10 +61,17 @@ def as_lines(found: Ports, census: Census, width: int, *, color: bool) -> list[s
             lines += _served(services[netns], width, color=color)
         lines += [*_total(total, width, color=color), ""]
     return [
-        *(lines[:-1] or ["No local port is taken."]),
+        *(lines[:-1] or [_none(census)]),
         *_failures(found.failures or (), names),
         *form.accounts(census, found.left_out),
     ]
+
+
+def _none(census: Census) -> str:
+    there = int((census.ports["inbound"] == 0).sum())
+    if there:
+        return f"None of {plural(there, 'destination')} is what was asked for."
+    return "No local port is taken."
 
 
 def _failures(failures: Sequence[PortFailure], names: dict[int, str]) -> list[str]:
@@ -106,14 +113,14 @@ def _columns(*, sources: bool, wide: bool) -> list[tuple[Column, PortCell]]:
     if sources or wide:
         columns.append((Column("FROM", least=9), lambda f: f.laddr))
     if wide or not sources:
-        columns.append((Column("USED BY", least=9), _users))
+        columns.append((Column("USED BY", least=9, idle="-"), _users))
     columns += [
         (Column("USED", right=True), lambda f: f"{f.in_use:,}"),
         (Column("TIME_WAIT", right=True), lambda f: f"{f.time_wait:,}"),
-        (Column("FIN_WAIT2", right=True), lambda f: f"{f.fin_wait2:,}"),
+        (Column("FIN_WAIT2", right=True, idle="0"), lambda f: f"{f.fin_wait2:,}"),
         (Column("LEFT", right=True), _left),
-        (Column("PER S", right=True), lambda f: f"{f.entered_per_s:,.0f}"),
-        (Column("OUT IN", right=True), _out_in),
+        (Column("PER S", right=True, idle="0"), lambda f: f"{f.entered_per_s:,.0f}"),
+        (Column("OUT IN", right=True, idle="-"), _out_in),
     ]
     if wide:
         columns.append((Column("ENDS IN 0-60 S"), lambda f: bars(f.remaining)))
@@ -151,11 +158,12 @@ def _left(finding: PortsFinding) -> str:
 def _served(served: Sequence[TimeWaitFinding], width: int, *, color: bool) -> list[str]:
     columns: list[tuple[Column, ServiceCell]] = [
         (Column("SERVICE"), lambda f: f":{f.lport}"),
+        (Column("HELD BY", least=9, idle="-"), lambda f: form.who(f.holders, f.holder_count)),
         (Column("USED", right=True), lambda f: f"{f.in_use:,}"),
         (Column("TIME_WAIT", right=True), lambda f: f"{f.time_wait:,}"),
         (Column("SHARE", right=True), lambda f: f"{100 * f.share:.0f} %"),
-        (Column("FIN_WAIT2", right=True), lambda f: f"{f.fin_wait2:,}"),
-        (Column("PER S", right=True), lambda f: f"{f.entered_per_s:,.0f}"),
+        (Column("FIN_WAIT2", right=True, idle="0"), lambda f: f"{f.fin_wait2:,}"),
+        (Column("PER S", right=True, idle="0"), lambda f: f"{f.entered_per_s:,.0f}"),
         (Column("ENDS IN 0-60 S"), lambda f: bars(f.remaining)),
     ]
     rows = [[get(f) for _, get in columns] for f in served]
@@ -223,6 +231,8 @@ def _service_json(f: TimeWaitFinding, names: dict[int, str]) -> dict[str, Any]:
         "netns": f.netns,
         "netns_name": names.get(f.netns),
         "lport": f.lport,
+        "holders": form.holders_json(f.holders),
+        "holder_count": f.holder_count,
         "in_use": f.in_use,
         "time_wait": f.time_wait,
         "fin_wait2": f.fin_wait2,
