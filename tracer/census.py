@@ -31,6 +31,8 @@ def comm_alone(comms: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
 
     Before v5.17 a process that renames itself leaves the rest of its longer name there.
     """
+    if not ((comms[..., :-1] == 0) & (comms[..., 1:] != 0)).any():
+        return comms
     ended = np.logical_or.accumulate(comms == 0, axis=-1)
     return np.where(ended, np.uint8(0), comms)
 

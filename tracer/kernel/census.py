@@ -170,7 +170,7 @@ class CensusSource:
         in_close = held["state"] == TcpState.CLOSE
         by_state = [np.zeros(0, STATES), *(walk.states for walk in found.walks)]
         states = np.concatenate([*by_state, _closed(held[in_close])])
-        sockets = np.frombuffer(b"".join(walk.sockets for walk in found.walks), SOCKETS)
+        sockets = np.frombuffer(_joined([walk.sockets for walk in found.walks]), SOCKETS)
         holders = _holders(held, ~in_close)
         return Census(
             mono_ns=began,
@@ -256,6 +256,12 @@ def _only_by_sockets(
 def _in(namespaces: Mapping[int, object], rows: Rows) -> Rows:
     inside = np.isin(rows["netns"], list(namespaces))
     return rows if inside.all() else rows[inside]
+
+
+# Of a host whose connections are all in one namespace nothing is copied.
+def _joined(parts: list[bytes | bytearray]) -> bytes | bytearray:
+    told = [part for part in parts if part]
+    return told[0] if len(told) == 1 else b"".join(told)
 
 
 # Column by column: there may be a million.
