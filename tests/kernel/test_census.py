@@ -29,6 +29,7 @@ from tests.truth.standing import (
 )
 from tests.truth.wire import wait_until, wired_pair
 from tracer.batch import Batch, BatchKind
+from tracer.kernel import walk
 from tracer.kernel.census import FORCE, CensusSource
 from tracer.kernel.destroy import destroy
 from tracer.kernel.source import KernelSource
@@ -466,6 +467,29 @@ def test_more_rows_than_one_read_takes(source: CensusSource) -> None:
         assert len(census.sockets) == len(np.unique(census.sockets["cookie"])) == 2 * MANY + 1
         assert sorted(census.ports["in_use"].tolist()) == [MANY, MANY]
         assert set(census.owners["ino"].tolist()) >= set(census.sockets["ino"].tolist())
+
+
+@pytest.mark.parametrize("piece", [1, 3, 7])
+def test_a_walk_in_pieces_counts_each_socket_once(
+    piece: int, source: CensusSource, stood: Standing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No read goes over more than a piece; together they bring what one would."""
+    whole = take(source, stood.near.ns)
+    monkeypatch.setattr(walk, "PIECE", piece)
+    reads = []
+    read = walk._reads
+
+    def counted_reads(link_fd: int) -> Iterator[bytes]:
+        for chunk in read(link_fd):
+            reads.append(chunk)
+            yield chunk
+
+    monkeypatch.setattr(walk, "_reads", counted_reads)
+    census = take(source, stood.near.ns)
+    assert counted(census, stood.near.ns) == counted(whole, stood.near.ns) == stood.client
+    assert sorted(census.sockets["cookie"].tolist()) == sorted(whole.sockets["cookie"].tolist())
+    walked = stood.client.total() - stood.client[TcpState.CLOSE, TcpState.CLOSE]
+    assert len(reads) >= walked // piece
 
 
 @pytest.mark.parametrize("mechanism", ["source", "second_choice"])

@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import signal
+import socket
 import time
 from typing import TYPE_CHECKING
 
@@ -13,17 +15,16 @@ import pytest
 
 from tests.kernel.leaking import Service
 from tests.kernel.looks import census, until
-from tests.truth.netns import namespace
+from tests.truth.netns import ip, namespace
 from tracer.detectors import listen_verdict
 from tracer.detectors.listen_overflow import ListenOverflow
 from tracer.detectors.listen_verdict import ListenVerdict
 from tracer.kernel.census import CensusSource
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Iterator
 
-    from tests.truth.netns import Namespace
+    from tests.truth.netns import Namespace, Net
     from tracer.detectors.listen_overflow import ListenerFinding
 
 pytestmark = pytest.mark.kernel
@@ -117,6 +118,92 @@ def test_limit_of_the_namespace(census_source: CensusSource, ns: Namespace) -> N
     with Service(ns, "never_accepts", 1000):
         queue = found(ListenOverflow(), census_source, ns).queue
     assert (queue.limit, queue.limit_from, queue.somaxconn) == (3, "somaxconn", 3)
+
+
+def test_limit_is_of_the_last_listen(census_source: CensusSource, ns: Namespace) -> None:
+    """Called again with another backlog it has another limit; somaxconn is asked only then."""
+    detector = ListenOverflow()
+    with ns.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        for backlog in (5, 9):
+            server.listen(backlog)
+            queue = found(detector, census_source, ns).queue
+            assert (queue.limit, queue.limit_from) == (backlog, "listen")
+        ns.sysctl("core/somaxconn", "3")
+        finding = found(detector, census_source, ns)
+        assert (finding.queue.limit, finding.queue.limit_from) == (9, None)
+        server.listen(9)
+        queue = found(detector, census_source, ns).queue
+        assert (queue.limit, queue.limit_from) == (3, "somaxconn")
+
+
+def test_sockets_of_one_port_are_told_apart(census_source: CensusSource, ns: Namespace) -> None:
+    """With SO_REUSEPORT each has a queue of its own: one is full, the other is not."""
+    with contextlib.ExitStack() as stack:
+        servers = []
+        for _ in range(2):
+            server = stack.enter_context(ns.socket())
+            server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            server.bind(("127.0.0.1", 0 if not servers else servers[0].getsockname()[1]))
+            server.listen(BACKLOG)
+            servers.append(server)
+        stack.enter_context(knocking(ns, servers[0].getsockname()[1], 2 * (BACKLOG + 1)))
+        report = until(
+            lambda: ListenOverflow().look(census(census_source, ns.inum)),
+            lambda report: sum(f.queue.accept_queue for f in report.findings) > BACKLOG,
+        )
+        queues = [finding.queue.accept_queue for finding in report.findings]
+        assert report.listeners == len(queues) == 2
+        waiting = [_accept_all(server) for server in servers]
+        assert sorted(queues) == sorted(waiting)
+
+
+def _accept_all(server: socket.socket) -> int:
+    server.setblocking(False)
+    for count in itertools.count():
+        try:
+            server.accept()[0].close()
+        except BlockingIOError:
+            return count
+    raise AssertionError
+
+
+@pytest.mark.parametrize("syncookies", [0, 1])
+def test_handshakes_nobody_completes(
+    syncookies: int, census_source: CensusSource, veth_net: Net
+) -> None:
+    """A flood of SYNs fills the other queue: nothing overflows, and accept() is not to blame."""
+    server_ns, client_ns = veth_net.server.ns, veth_net.client.ns
+    server_ns.sysctl("ipv4/tcp_syncookies", str(syncookies))
+    neighbour = (veth_net.client.address[4], "lladdr", "02:00:00:00:00:99", "dev", "veth0")
+    ip("-n", server_ns.name, "neigh", "replace", *neighbour, "nud", "permanent")
+    detector = ListenOverflow()
+    with contextlib.ExitStack() as stack:
+        stack.callback(ip, "-n", server_ns.name, "neigh", "del", *neighbour)
+        server = stack.enter_context(server_ns.socket())
+        server.bind((veth_net.server.address[4], 0))
+        server.listen(BACKLOG)
+        found(detector, census_source, server_ns)
+        for _ in range(2 * BACKLOG):
+            client = stack.enter_context(client_ns.socket())
+            client.setblocking(False)
+            client.connect_ex(server.getsockname())
+        finding = until(
+            lambda: found(detector, census_source, server_ns),
+            lambda f: f.queue.syn_queue + f.queue.drops >= (BACKLOG if syncookies else 2 * BACKLOG),
+        )
+    assert finding.queue.syn_queue in (
+        BACKLOG,
+        BACKLOG + 1,
+    )  # kernels differ in whether one more fits
+    assert finding.queue.accept_queue == 0
+    assert "tcp_syncookies" in finding.advice
+    if syncookies:
+        assert (finding.verdict, finding.queue.drops) == (ListenVerdict.SYN_QUEUE_FULL, 0)
+    else:
+        assert finding.verdict == ListenVerdict.DROPPING
+        assert finding.queue.drops_since >= 2 * BACKLOG - finding.queue.syn_queue
+        assert finding.queue.overflows == 0
 
 
 def test_peak_is_kept(census_source: CensusSource, ns: Namespace) -> None:

@@ -182,7 +182,9 @@ def test_who_pays() -> None:
 def test_who_has_the_service_that_pays() -> None:
     """All who listen on its port, each once; a destination is nobody's."""
     listening = [c.listener(80), c.listener(80), c.listener(81)]
-    owners = [c.held_by(one, *pids) for one, pids in zip(listening, [(5, 7), (7, 6), (8,)], strict=True)]
+    owners = [
+        c.held_by(one, *pids) for one, pids in zip(listening, [(5, 7), (7, 6), (8,)], strict=True)
+    ]
     service = c.ports(inbound=1, lport=80, rport=0, time_wait=900)
     census = c.census(0, listening, owners, [service, row(STEADY)])
     (there, towards), _ = TimeWait(held=True).look(census)
