@@ -6,9 +6,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import os
+import pty
 import socket
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,6 +100,63 @@ def test_asks_first(ns: Namespace, leaks: tuple[Service, Service]) -> None:
     assert "--yes" in done.stderr
     assert len(listed(ns)) == 2 * COUNT
     assert leaks
+
+
+class Asked:
+    """It runs on a terminal, has shown what it would end, and waits for an answer."""
+
+    def __init__(self, ns: Namespace, *words: object) -> None:
+        self._terminal, theirs = pty.openpty()
+        command = [sys.executable, "-m", "tracer", "kill", "--older", "0.1", "--netns", ns.name]
+        self._process = subprocess.Popen(
+            [*command, *map(str, words), "--execute"],
+            cwd=ROOT, stdin=theirs, stdout=theirs, stderr=theirs,
+        )  # fmt: skip
+        os.close(theirs)
+        self.shown = ""
+        while not self.shown.endswith("[y/N]: "):
+            self.shown += os.read(self._terminal, 4096).decode()
+
+    def answer(self, word: str) -> str:
+        """Return what it says to that; it must end well."""
+        os.write(self._terminal, f"{word}\n".encode())
+        said = b""
+        with contextlib.suppress(OSError):  # EIO: it has ended
+            while more := os.read(self._terminal, 4096):
+                said += more
+        os.close(self._terminal)
+        assert self._process.wait(10) == 0
+        return said.decode()
+
+
+@pytest.mark.parametrize("word", ["", "y"])
+def test_only_a_yes_ends_them(word: str, ns: Namespace, leaks: tuple[Service, Service]) -> None:
+    """Somebody sits there: first it shows, then it asks, and nothing is done before."""
+    one, other = leaks
+    asked = Asked(ns, "--pid", one.pid)
+    assert asked.shown.count(f"python[{one.pid}]") == COUNT
+    assert f"End {COUNT} sockets?" in asked.shown
+    assert len(listed(ns)) == 2 * COUNT
+    said = asked.answer(word)
+    assert (f"{COUNT} sockets ended." if word == "y" else "Nothing was done.") in said
+    left = Counter(socket["lport"] for socket in listed(ns))
+    assert (left[one.port], left[other.port]) == (0 if word == "y" else COUNT, COUNT)
+
+
+def test_what_changes_while_it_asks_is_left_alone(
+    ns: Namespace, leaks: tuple[Service, Service]
+) -> None:
+    """Two are closed, and one comes that nobody agreed to end."""
+    one, _ = leaks
+    asked = Asked(ns, "--pid", one.pid)
+    one.tell("close 2")
+    with ns.socket() as client:
+        client.connect(("127.0.0.1", one.port))
+    until(lambda: len(listed(ns, "--pid", one.pid)), lambda count: count == COUNT - 2 + 1)
+    said = asked.answer("y")
+    assert f"{COUNT - 2} sockets ended." in said
+    assert "2 sockets not: changed since it was shown, left alone." in said
+    assert len(listed(ns, "--pid", one.pid)) == 1
 
 
 def test_peer_of_fin_wait2_sees_a_reset(ns: Namespace) -> None:
