@@ -8,8 +8,10 @@ a time: it answers each with one line when it is done, and ends when its input e
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import gc
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 ROOT: Final = Path(__file__).resolve().parents[2]
 KEPT: Final[list[object]] = []
 PULSE_S: Final = 0.02
+PR_SET_PDEATHSIG: Final = 1
+PR_SET_NAME: Final = 15
 
 
 class Service:
@@ -128,6 +132,18 @@ HABITS: Final[dict[str, Callable[[socket.socket], None]]] = {
 }
 
 
+def preforks(workers: str) -> None:
+    """Workers that share the listening socket, each with connections of its own to forget."""
+    server = socket.create_server(("127.0.0.1", 0), backlog=1024)
+    for _ in range(int(workers)):
+        if os.fork() == 0:
+            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+            while True:
+                forgets(server.accept()[0])
+    KEPT.append(server)
+    say(server.getsockname()[1])
+
+
 def never_accepts(backlog: str = "64") -> None:
     """Listen and do nothing."""
     server = socket.create_server(("127.0.0.1", 0), backlog=int(backlog))
@@ -172,6 +188,8 @@ def obey(line: str) -> None:
             kept.close()
     elif word == "connect":
         KEPT.extend(socket.create_connection(ADDRESS[0]) for _ in range(int(rest[0])))
+    elif word == "rename":
+        ctypes.CDLL(None).prctl(PR_SET_NAME, bytes.fromhex(rest[0]))
     elif word == "fork":
         for _ in range(int(rest[0])):
             if os.fork() == 0:
@@ -200,6 +218,7 @@ def main(habit: str, *arguments: str) -> None:
 
 OTHERS: Final[dict[str, Callable[..., None]]] = {
     "never_accepts": never_accepts,
+    "preforks": preforks,
     "pools": pools,
     "forgets_async": forgets_async,
 }

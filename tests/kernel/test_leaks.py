@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import resource
 import signal
 import socket
 import subprocess
@@ -22,6 +23,7 @@ from tests.truth.netns import namespace
 from tracer.detectors import close_wait_verdict
 from tracer.detectors.close_wait_leak import CloseWaitLeak
 from tracer.detectors.close_wait_verdict import Verdict
+from tracer.detectors.finding import Severity
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -35,6 +37,8 @@ pytestmark = pytest.mark.kernel
 ROOT = Path(__file__).parents[2]
 OLDER_MS = 200
 COUNT = 23
+WORKERS = 3
+EVIL = b"\x1b[2J\r\nroot\xff\xe2\x80\xae"  # clears the screen, begins a line, turns it round
 
 
 @pytest.fixture(autouse=True)
@@ -142,6 +146,42 @@ def test_shared_by_forked_workers(census_source: CensusSource, ns: Namespace) ->
         finding = judged(census_source, ns, lambda f: f.holder_count == 3)
     assert finding.evidence.count == COUNT
     assert finding.holders[0].pid == service.pid
+
+
+def test_workers_are_told_apart(census_source: CensusSource, ns: Namespace) -> None:
+    """One service, and a group for each worker that forgets one of its own."""
+    with Service(ns, "preforks", WORKERS) as service, contextlib.ExitStack() as stack:
+        for _ in range(WORKERS):  # each is busy with one until we close it
+            client = stack.enter_context(ns.socket())
+            client.connect(("127.0.0.1", service.port))
+        until(lambda: _queued(census_source, ns), lambda count: count == 0)
+        stack.close()
+        found = until(
+            lambda: CloseWaitLeak(OLDER_MS).look(census(census_source, ns.inum)).findings,
+            lambda findings: sum(f.evidence.eof_read for f in findings) == WORKERS,
+        )
+    assert [finding.holder_count for finding in found] == [1] * WORKERS
+    assert len({finding.holders[0].pid for finding in found} - {service.pid}) == WORKERS
+    assert {finding.place.lport for finding in found} == {service.port}
+
+
+def _queued(source: CensusSource, ns: Namespace) -> int:
+    return int(census(source, ns.inum).sockets["accept_queue"].sum())
+
+
+def test_share_is_of_the_limit_there_is_now(census_source: CensusSource, ns: Namespace) -> None:
+    """RLIMIT_NOFILE may be changed from outside; near it, it is grave."""
+    with Service(ns, "forgets") as service:
+        visit(ns, service.port, count=COUNT)
+        judged(census_source, ns, lambda f: f.evidence.eof_read == COUNT)
+        for soft, severity in ((10 * COUNT, Severity.NOTICE), (COUNT + 5, Severity.CRITICAL)):
+            resource.prlimit(service.pid, resource.RLIMIT_NOFILE, (soft, 20_000))
+            (finding,) = CloseWaitLeak(0).look(census(census_source, ns.inum)).findings
+            assert finding.nofile_soft == soft
+            assert finding.nofile_share == COUNT / soft
+            assert finding.open_fds is not None
+            assert finding.open_fds > COUNT
+            assert finding.severity == severity
 
 
 def test_waits_for_the_collector(census_source: CensusSource, ns: Namespace) -> None:
@@ -264,6 +304,23 @@ def test_command_line(ns: Namespace) -> None:
         assert f"{COUNT} of {COUNT} sockets in CLOSE_WAIT older than 200ms" in run("--comm", "py*")
         assert "No socket is in CLOSE_WAIT." in run("--comm", "nobody")
         assert "all younger" in run("--older", "3600")
+
+
+def test_a_name_is_no_more_than_text(ns: Namespace) -> None:
+    """Whatever a process calls itself, a terminal prints it, and its number is there to read."""
+    with Service(ns, "forgets") as service:
+        service.tell(f"rename {EVIL.hex()}")
+        visit(ns, service.port, count=COUNT)
+        command = [sys.executable, "-m", "tracer", "leaks", "--older", "0", "--netns", ns.name]
+
+        def table() -> str:
+            done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+            return done.stdout
+
+        shown = until(table, lambda text: f"{COUNT} of {COUNT} sockets" in text)
+    assert all(line.isprintable() for line in shown.splitlines())
+    assert f"[{service.pid}]" in shown
+    assert "\\x1b" in shown
 
 
 def test_age_is_exact_when_it_was_seen(ns: Namespace) -> None:
