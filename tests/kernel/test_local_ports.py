@@ -8,10 +8,11 @@ import errno
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -21,7 +22,6 @@ from tracer.detectors.local_ports import LocalPorts, PortVerdict
 from tracer.detectors.time_wait import TimeWait
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Iterator
 
     from tests.truth.netns import Namespace
@@ -189,21 +189,40 @@ def test_who_opened_what_is_in_time_wait(ns: Namespace, server: socket.socket) -
     assert opener["pid"] == os.getpid()
 
 
-def test_failing_connect_is_counted(ns: Namespace, server: socket.socket) -> None:
+@pytest.mark.parametrize(
+    ("family", "addr", "told"),
+    [
+        (socket.AF_INET, "127.0.0.1", "127.0.0.1"),
+        (socket.AF_INET6, "::1", "::1"),
+        (socket.AF_INET6, "::ffff:127.0.0.1", "127.0.0.1"),
+    ],
+)
+def test_failing_connect_is_counted(family: int, addr: str, told: str, ns: Namespace) -> None:
     """The command line tells who found no port, how often, and for where."""
     with contextlib.ExitStack() as stack:
+        server = stack.enter_context(ns.socket(socket.AF_INET6))
+        server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        server.bind(("::", 30_000))
+        server.listen(256)
         view = stack.enter_context(watching(ns))
         for _ in range(CAPACITY):
-            stack.enter_context(client := ns.socket())
-            client.connect(server.getsockname())
+            stack.enter_context(client := ns.socket(family))
+            client.connect((addr, 30_000))
         for _ in range(3):
-            with ns.socket() as client:
-                assert client.connect_ex(server.getsockname()) == errno.EADDRNOTAVAIL
+            with ns.socket(family) as client:
+                assert client.connect_ex((addr, 30_000)) == errno.EADDRNOTAVAIL
         assert view.stdout is not None
         lines = view.stdout
+        exhausted = until(lambda: json.loads(lines.readline()), _is_exhausted)
         failure = until(lambda: json.loads(lines.readline()), _is_third_failure)
-    assert (failure["raddr"], failure["rport"]) == ("127.0.0.1", 30_000)
+    assert (exhausted["raddr"], exhausted["in_use"]) == (told, CAPACITY)
+    assert [user["pid"] for user in exhausted["users"]] == [os.getpid()]
+    assert (failure["raddr"], failure["rport"]) == (told, 30_000)
     assert (failure["netns"], failure["pid"]) == (ns.inum, os.getpid())
+
+
+def _is_exhausted(told: dict[str, Any]) -> bool:
+    return bool(told.get("verdict") == "exhausted")
 
 
 def _is_third_failure(told: dict[str, object]) -> bool:
