@@ -140,7 +140,7 @@ def test_limit_is_of_the_last_listen(census_source: CensusSource, ns: Namespace)
 def test_sockets_of_one_port_are_told_apart(census_source: CensusSource, ns: Namespace) -> None:
     """With SO_REUSEPORT each has a queue of its own: one is full, the other is not."""
     with contextlib.ExitStack() as stack:
-        servers = []
+        servers: list[socket.socket] = []
         for _ in range(2):
             server = stack.enter_context(ns.socket())
             server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
@@ -202,6 +202,7 @@ def test_handshakes_nobody_completes(
         assert (finding.verdict, finding.queue.drops) == (ListenVerdict.SYN_QUEUE_FULL, 0)
     else:
         assert finding.verdict == ListenVerdict.DROPPING
+        assert finding.queue.drops_since is not None
         assert finding.queue.drops_since >= 2 * BACKLOG - finding.queue.syn_queue
         assert finding.queue.overflows == 0
 
