@@ -81,14 +81,20 @@ def ports(wishes: Wishes) -> None:
         def show(census: Census, width: int | None) -> Iterable[str]:
             mine = asked.narrow(census)
             owners, totals = waiting.look(mine)
+            served = [one for one in owners if one.lport is not None]
+            destinations = local.look(mine)
             found = form.Ports(
-                chosen=first(local.look(mine), form.SORTS[wishes.sort], wishes),
-                served=[one for one in owners if one.lport is not None][: wishes.limit],
+                chosen=first(destinations, form.SORTS[wishes.sort], wishes),
+                served=served[: wishes.limit],
                 totals=totals,
                 failures=_failures(missed, asked, census) if beside else None,
                 left_out={
                     "openers of connections": openers.left_out,
                     "failures of connect()": missed.left_out,
+                },
+                not_shown={
+                    "destination": max(0, len(destinations) - wishes.limit),
+                    "service": max(0, len(served) - wishes.limit),
                 },
             )
             if width is None:

@@ -259,6 +259,21 @@ def test_what_filters_leave_nothing_of_is_not_told_to_be_nothing() -> None:
     ]
 
 
+def test_where_time_waits_reach_their_limit_comes_first() -> None:
+    """Also when every destination there is fine; and how many are not shown is told."""
+    spaces = {1: c.FACTS, 2: replace(c.FACTS, max_tw_buckets=10)}
+    rows = [c.ports(in_use=99), c.ports(netns=2, time_wait=10, remaining=[10] + [0] * 11)]
+    census = c.census(ports=rows, namespaces=spaces)
+    found, (services, totals) = LocalPorts().look(census), TimeWait().look(census)
+    assert [finding.netns for finding in found] == [1, 2]
+    assert services[0].lport is None
+    chosen = ports.Ports(found, (), totals, None, not_shown={"destination": 7, "service": 0})
+    shown = ports.as_lines(chosen, census, 79, color=False)
+    assert [line[:7] for line in shown if line.startswith("netns")] == ["netns 2", "netns 1"]
+    assert "(7 destinations not shown)" in shown
+    assert not any("0 services" in line for line in shown)
+
+
 def test_a_namespace_that_is_not_there_is_told() -> None:
     shown = views(c.census(truncated={"namespaces": 1}), 79)["census"]
     assert shown[-1] == "LEFT OUT 1 network namespace: not found, or not to be entered."

@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+from tracer.detectors.finding import Severity
 from tracer.outputs import findings as form
 from tracer.outputs import table
 from tracer.outputs.table import Column
@@ -38,13 +39,17 @@ BARS: Final = "▁▂▃▄▅▆▇█"
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """What there is to show; `failures` None: not traced. `left_out`: of closes, by what."""
+    """What there is to show; `failures` None: not traced. `left_out`: of closes, by what.
+
+    `not_shown`: how many more there are, by what they are.
+    """
 
     chosen: Sequence[PortsFinding]
     served: Sequence[TimeWaitFinding]
     totals: Sequence[TimeWaitTotal]
     failures: Sequence[PortFailure] | None
     left_out: Mapping[str, int] = field(default_factory=dict)
+    not_shown: Mapping[str, int] = field(default_factory=dict)
 
 
 def as_lines(found: Ports, census: Census, width: int, *, color: bool) -> list[str]:
@@ -52,7 +57,7 @@ def as_lines(found: Ports, census: Census, width: int, *, color: bool) -> list[s
     names, by_number = form.netns_names(census), {total.netns: total for total in found.totals}
     destinations, services = form.by_netns(found.chosen), form.by_netns(found.served)
     lines: list[str] = []
-    for netns in {**destinations, **services}:
+    for netns in _gravest_first(destinations, services, by_number):
         total = by_number[netns]
         lines += form.heading(_heading(total, names, census), width, color=color)
         if netns in destinations:
@@ -62,9 +67,23 @@ def as_lines(found: Ports, census: Census, width: int, *, color: bool) -> list[s
         lines += [*_total(total, width, color=color), ""]
     return [
         *(lines[:-1] or [_none(census)]),
+        *(f"({plural(count, what)} not shown)" for what, count in found.not_shown.items() if count),
         *_failures(found.failures or (), names),
         *form.accounts(census, found.left_out),
     ]
+
+
+# In the order they are in, but for what a namespace's total tells: it is as grave.
+def _gravest_first(
+    destinations: Mapping[int, Sequence[PortsFinding]],
+    services: Mapping[int, Sequence[TimeWaitFinding]],
+    totals: Mapping[int, TimeWaitTotal],
+) -> list[int]:
+    def gravity(netns: int) -> int:
+        told = [finding.severity for finding in destinations.get(netns, ())]
+        return max(totals[netns].severity, *told, Severity.OK)
+
+    return sorted({**destinations, **services}, key=lambda netns: -gravity(netns))
 
 
 def _none(census: Census) -> str:
