@@ -100,7 +100,8 @@ static __always_inline struct conn *conn_slot(u64 cookie)
 /* A connection from here on. A socket that connects again keeps its cookie, and
  * its place if its CLOSE went unseen. */
 static __always_inline struct conn *conn_start(struct conn *conn, struct sock *sk,
-					       struct counters *slot, u64 old, u64 new)
+					       struct tcp_sock *tp, struct counters *slot, u64 old,
+					       u64 new)
 {
 	u64 cookie = new_key_of(sk);
 
@@ -118,8 +119,9 @@ static __always_inline struct conn *conn_start(struct conn *conn, struct sock *s
 	conn->fin_sent_ns = 0;
 	conn->fin_acked_ns = 0;
 	conn->opener.flags = 0;
+	/* In repair mode connect() takes over a connection that others opened: no SYN leaves. */
 	if (new == TCP_SYN_SENT)
-		conn->flags = CONN_OPENED_ACTIVE;
+		conn->flags = tp->repair ? 0 : CONN_OPENED_ACTIVE;
 	else if (old == TCP_SYN_RECV)
 		conn->flags = CONN_OPENED_PASSIVE;
 	else

@@ -198,7 +198,7 @@ int on_set_state(u64 *ctx)
 		return 0;
 	}
 	if (connecting || !conn)
-		conn = conn_start(conn, sk, slot, old, new);
+		conn = conn_start(conn, sk, tp, slot, old, new);
 	if (!conn) {
 		if (new == TCP_CLOSE)
 			COUNT(slot, conn_map_full);

@@ -25,6 +25,7 @@ _OPENED_ACTIVE, _OPENED_PASSIVE = int(ConnFlag.OPENED_ACTIVE), int(ConnFlag.OPEN
 _SIGPIPE: Final = int(ConnFlag.SIGPIPE)
 _HAS_REASON, _DONE = int(RstFlag.HAS_REASON), int(SkFlag.DONE)
 _CLOSE_WAIT_SEEN: Final = 1 << TcpState.CLOSE_WAIT
+_CONNECTING: Final = (TcpState.SYN_SENT, TcpState.SYN_RECV)
 _FIN_QUEUED: Final = (TcpState.FIN_WAIT1, TcpState.CLOSING, TcpState.LAST_ACK)
 _ACTIVE: Final = int(Kind.ACTIVE)
 
@@ -51,6 +52,7 @@ def facts_of(row: Row, verdict: Verdict, host: HostFacts, ato_us: int | None) ->
         ack_after_us=None if ato_us is None else ack_after_us(row, verdict),
         lifetime_us=lifetime_us(row) if opened(row.flags) else None,
         rx_bytes=max(0, row.bytes_received - done),
+        to_itself=row.lport == row.rport and row.saddr == row.daddr,
         unread_bytes=row.unread - (done and row.unread > 0),
         unacked_bytes=unacked_bytes,
         unsent_bytes=unsent_bytes,
@@ -69,12 +71,14 @@ def was_in_close_wait(row: Row) -> bool:
 
 
 def _outstanding_bytes(row: Row) -> tuple[int, int]:
-    # Sent and not acknowledged, and not sent. Our FIN takes the last sequence number.
+    # Sent and not acknowledged, and not sent. Our SYN takes the first sequence number, our
+    # FIN the last; a child begins behind its SYN.
+    syn = row.old_state in _CONNECTING and not row.flags & _OPENED_PASSIVE
     fin = row.old_state in _FIN_QUEUED
-    unsent = row.at_close__unsent
+    unacked, unsent = max(0, row.at_close__unacked - syn), row.at_close__unsent
     if unsent:
-        return row.at_close__unacked, unsent - fin
-    return max(0, row.at_close__unacked - fin), 0
+        return unacked, unsent - fin
+    return max(0, unacked - fin), 0
 
 
 def _segments(row: Row, verdict: Verdict) -> int:

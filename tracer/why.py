@@ -40,4 +40,6 @@ def why(facts: Facts) -> str:
     sentence = SENTENCES[facts.reason](facts)
     if facts.reason in ABORTIVE:
         sentence += lost(facts)
+    if facts.to_itself:
+        sentence += "; peer and socket are one: it was connected to its own port"
     return f"{sentence}; a send raised SIGPIPE" if facts.sigpipe else sentence

@@ -32,6 +32,7 @@ class Facts(NamedTuple):
     ack_after_us: int | None = None
     lifetime_us: int | None = None
     rx_bytes: int = 0
+    to_itself: bool = False
     unread_bytes: int = 0
     unacked_bytes: int = 0
     unsent_bytes: int = 0

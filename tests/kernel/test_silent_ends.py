@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.kernel
 
-TCP_REPAIR = 19
+TCP_REPAIR, TCP_REPAIR_QUEUE, TCP_QUEUE_SEQ = 19, 20, 21
+TCP_RECV_QUEUE, TCP_SEND_QUEUE = 1, 2
 """include/uapi/linux/tcp.h."""
 COUNT = 5
 WORDS = b"words"
@@ -67,6 +68,46 @@ def test_closed_in_repair_mode(unread: bool, loopback_net: Net, tracer_watch: Wa
     shown = {(one["kind"], one["cause"], one["rst_reason"], one["data_lost"]) for one in mine}
     assert shown == {("abort", "disconnect", None, None)}
     assert {one["closer"]["how"] for one in mine} == {"close"}
+
+
+def taken_over(pair: Pair, net: Net) -> socket.socket:
+    """Move the server's end into another socket, as CRIU does with a running program."""
+    old = pair.server
+    old.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, 1)
+    numbers = []
+    for queue in (TCP_RECV_QUEUE, TCP_SEND_QUEUE):
+        old.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR_QUEUE, queue)
+        numbers.append((queue, old.getsockopt(socket.IPPROTO_TCP, TCP_QUEUE_SEQ)))
+    old.close()
+    new = net.server.ns.socket()
+    new.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, 1)
+    new.bind(pair.made.server)
+    for queue, number in numbers:
+        new.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR_QUEUE, queue)
+        new.setsockopt(socket.IPPROTO_TCP, TCP_QUEUE_SEQ, number)
+    new.connect(pair.made.client)
+    new.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, 0)
+    return new
+
+
+def test_taken_over_in_repair_mode(loopback_net: Net, tracer_watch: Watch) -> None:
+    """Who opened it is not who calls connect() in repair mode: no SYN leaves."""
+    since = tracer_watch.mark()
+    with contextlib.closing(Stage(loopback_net, Flavour.V4, COUNT)) as stage:
+        pairs = stage.talked()
+        for pair in pairs:
+            with taken_over(pair, loopback_net) as new:
+                pair.client.close()
+                read_eof(new)
+    found = tracer_watch.wait_records(loopback_net.inums, since, 3 * COUNT)
+    ports = {pair.made.server[1] for pair in pairs}
+    mine = [one for one in found if one["lport"] in ports]
+    assert {one["opened"] for one in mine if one["cause"] == "disconnect"} == {"passive"}
+    ended = [one for one in mine if one["cause"] is None]
+    assert len(ended) == COUNT
+    assert {(one["opened"], one["kind"], one["handshake"]) for one in ended} == {
+        (None, "passive", "three_way")
+    }
 
 
 def thrown_away(pair: Pair, _net: Net) -> None:

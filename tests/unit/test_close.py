@@ -247,6 +247,29 @@ def test_an_unread_fin_is_not_a_byte(unread: int, sk_flags: int, expected: int) 
     assert b.close_of(b.record(unread=unread, sk_flags=sk_flags)).unread_bytes == expected
 
 
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"at_close__unacked": 1}, 0),
+        ({"at_close__unacked": 101}, 100),  # TCP Fast Open: data went with the SYN
+        ({"at_close__unacked": 1, "old_state": S.SYN_RECV}, 0),  # the SYNs crossed
+        (
+            {"at_close__unacked": 1, "old_state": S.SYN_RECV, "flags": ConnFlag.OPENED_PASSIVE},
+            1,
+        ),
+    ],
+)
+def test_a_syn_is_not_a_byte(fields: dict[str, int], expected: int) -> None:
+    assert b.close_of(b.attempt(**fields)).unacked_bytes == expected
+
+
+def test_a_socket_may_be_its_own_peer() -> None:
+    """A client that connects to its own port until the server is up finds itself one day."""
+    ends = {"lport": 40_000, "rport": 40_000, "saddr": mapped("10.0.0.1")}
+    assert "its own port" in b.close_of(b.crossing(daddr=mapped("10.0.0.1"), **ends)).why
+    assert "its own port" not in b.close_of(b.crossing(daddr=mapped("10.0.0.2"), **ends)).why
+
+
 def test_a_socket_older_than_the_tracer() -> None:
     close = b.close_of(
         b.passive_four(
