@@ -43,7 +43,8 @@ def active(rows: Rows) -> Reasons:
 
     tcp_clock_cache is refreshed once per skb that tcp_rcv_state_process() sees:
     equal clocks mean that one skb acknowledged our FIN and carried the peer's.
-    One skb may still be two segments, coalesced in the socket's backlog or by GRO.
+    One skb may still be two segments, coalesced in the socket's backlog or by GRO: the ACK
+    and the FIN after it, or a FIN that crossed ours and the ACK that followed it.
     """
     segments = since(rows, "at_fin_sent", "at_halfway", "segs_in")
     data = since(rows, "at_fin_sent", "at_halfway", "data_segs_in")

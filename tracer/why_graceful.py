@@ -148,9 +148,11 @@ def _passive_counters(f: Facts) -> str:
 
 
 def _fin_still_queued(f: Facts) -> str:
+    # Without data to hold it, this host's own queue does: tcp_small_queue_check().
+    data = " with data still to send" if f.unsent_at_fin_bytes else ""
     return (
-        f"four segments: {who(f)} with data still to send, and the peer's FIN came, and was "
-        "acknowledged by a segment of its own, before our FIN could leave"
+        f"four segments: {who(f)}{data}, and the peer's FIN came, and was acknowledged by a "
+        "segment of its own, before our FIN could leave"
     )
 
 
@@ -210,7 +212,8 @@ def _fin_ack_unseen(f: Facts) -> str:
 def _one_skb(f: Facts) -> str:
     return (
         f"{who(f)} first; the ACK of our FIN and the peer's FIN were processed together, but "
-        f"{plural(f.segments, 'segment')} came, so three or four segments cannot be told"
+        f"{plural(f.segments, 'segment')} came, so three or four segments, or FINs that crossed, "
+        "cannot be told"
         f"{_time_wait(f)}"
     )
 

@@ -14,11 +14,15 @@ because two packets that crossed have no true order there.
   `fin` makes the close `three_way`, everything else `four_way`.
   An ACK that was made before that segment and came after it was overtaken, as happens between
   the CPUs of a loopback: four segments left, three told the story. Both are accepted.
+* *FINs that crossed* look to an end as one segment when the peer's FIN and the ACK behind it were
+  joined in the backlog, before that end could acknowledge the FIN: that end may be `active`, its
+  handshake null.
 * *A RST with ACK* (and a sequence number) was sent by a socket of its own accord: that end is
   `abort`, whatever else it received. After keep-alive probes nobody answered, or long after its
   FIN was acknowledged, it may be `timeout`.
 * *TIME_WAIT* is held by the first end, by both when the FINs crossed. A FIN that waited behind
-  data when the other came leaves a TIME_WAIT, too, and the packets do not show how long it waited.
+  data, or in its host's queue, when the other came leaves a TIME_WAIT, too, and the packets do not
+  show how long it waited.
 * *A RST without ACK* answers a segment, which came before it and before a RST of the peer if
   nothing came in between. If the sender's socket was still there, that end is
   `abort` (data after close). If its FIN had been acknowledged before the answered segment came,
@@ -50,6 +54,9 @@ if TYPE_CHECKING:
 UNSET = frozenset[str | None]({None})
 # No timer of the socket itself is set to less in FIN_WAIT2.
 FIN_WAIT2_MIN_S = 0.5
+# Longer than a sent segment stays in the queues of its own host (tcp_small_queue_check()), and
+# than close() holds the lock.
+IN_OWN_HOST_S = 0.001
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +167,7 @@ def _endings(me: End, peer: End, segment_bytes: int) -> list[Ending]:
     if me.active_rst is not None:
         return _aborted(me, graceful)
     if _closed(me, peer):
-        return [graceful, *_refused_fin(me, peer, graceful)]
+        return [graceful, *_refused_fin(me, peer, graceful), *_joined(me, peer, graceful)]
     if me.reply_rst is not None and not _reset_before(me.reply_rst, me, peer):
         return _answered_with_rst(me.reply_rst, me, peer, graceful)
     if any(_takes(rst, me, peer) for rst in peer.me.segments if rst.flags & RST):
@@ -189,6 +196,17 @@ def _refused_fin(me: End, peer: End, graceful: Ending) -> list[Ending]:
         peer.fin.index < s.index < taken.index and not peer.covers(s, peer.fin)
         for s in me.me.segments
     ):
+        return []
+    return [Ending("active", time_wait=True)]
+
+
+def _joined(me: End, peer: End, graceful: Ending) -> list[Ending]:
+    """FINs crossed, and I acknowledged the peer's not before the ACK close behind it had come."""
+    acker, fin = me.fin_acker, peer.fin
+    if graceful.kind != "simultaneous" or fin is None or acker is None:
+        return []
+    mine = next((s for s in me.me.segments if peer.covers(s, fin)), None)
+    if mine is None or mine.index < acker.index or acker.time_s - fin.time_s >= IN_OWN_HOST_S:
         return []
     return [Ending("active", time_wait=True)]
 
@@ -284,8 +302,9 @@ def _graceful(me: End, peer: End, segment_bytes: int) -> Ending:
 
 
 def _fin_may_have_waited(me: End, peer: End) -> bool:
-    """Tell whether my FIN may have been queued before the peer's came: data or no room held it.
+    """Tell whether my FIN may have been queued before the peer's came.
 
+    Data held it, no room at the peer, or what had been sent just before, still in my own host.
     Then my socket went through CLOSING to TIME_WAIT, although nothing crossed on the wire.
     """
     assert me.fin is not None
@@ -295,4 +314,13 @@ def _fin_may_have_waited(me: End, peer: End) -> bool:
     in_flight = me.me.relative(peer.fin.ack) < sent
     more = any(s.payload_bytes for s in me.me.segments if s.index > came)
     no_room = any(s.window == 0 for s in peer.me.segments if not s.flags & RST)
-    return in_flight or more or no_room
+    return in_flight or more or no_room or _may_lie_in_own_queue(me, peer.fin)
+
+
+def _may_lie_in_own_queue(me: End, peer_fin: Segment) -> bool:
+    # Behind data that left a moment ago. In FIN_WAIT1 a FIN is acknowledged at once.
+    before = (s for s in me.me.segments if s.payload_bytes and s.index < peer_fin.index)
+    after = next((s for s in me.me.segments if s.index > peer_fin.index), None)
+    just_sent = any(peer_fin.time_s - s.time_s < IN_OWN_HOST_S for s in before)
+    at_once = after is not None and after.time_s - peer_fin.time_s < IN_OWN_HOST_S
+    return just_sent and at_once and after is not me.fin

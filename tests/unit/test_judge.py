@@ -29,9 +29,12 @@ TALK = (*OPENING, "c PA 1 1 4", "s PA 1 5 6", "c A 5 7")
 class Script:
     """Turns lines `c|s FLAGS seq ack [payload]`, numbers relative, into a capture file."""
 
-    def __init__(self, path: Path, isns: tuple[int, int] = (1000, 2**32 - 3)) -> None:
+    def __init__(
+        self, path: Path, isns: tuple[int, int] = (1000, 2**32 - 3), step_s: float = 0.001
+    ) -> None:
         """The server's numbers wrap by default."""
         self._path, self._isns = path, dict(zip("cs", isns, strict=True))
+        self._step_s = step_s
         self._time_s = 0.0
 
     def write(self, lines: tuple[str, ...]) -> Path:
@@ -39,7 +42,7 @@ class Script:
         with self._path.open("wb") as file:
             writer = dpkt.pcap.Writer(file, linktype=dpkt.pcap.DLT_RAW)
             for line in lines:
-                self._time_s += 0.001
+                self._time_s += self._step_s
                 writer.writepkt(self._packet(line), ts=self._time_s)
         return self._path
 
@@ -83,9 +86,10 @@ class Judged:
         """Note where captures go."""
         self._path = path
 
-    def __call__(self, *lines: str) -> dict[str, Truth]:
+    def __call__(self, *lines: str, step_s: float = 0.001) -> dict[str, Truth]:
         """Judge one scripted connection."""
-        truths = judge_all(connections(read_segments(Script(self._path).write(lines))))
+        script = Script(self._path, step_s=step_s)
+        truths = judge_all(connections(read_segments(script.write(lines))))
         return {"c" if truth.local == CLIENT else "s": truth for truth in truths}
 
 
@@ -165,6 +169,17 @@ def test_a_fin_that_waited_may_leave_time_wait_on_both_sides(judged: Judged) -> 
     assert at_once["s"].endings[0].time_wait is False
 
 
+@pytest.mark.parametrize(("step_s", "time_wait"), [(0.001, False), (0.0001, None)])
+def test_a_fin_may_have_waited_in_its_own_hosts_queue(
+    judged: Judged, step_s: float, time_wait: bool | None
+) -> None:
+    """Data had left a moment before, and the peer's FIN was acknowledged at once."""
+    lines = ("c FA 5 7", "s A 7 6", "s FA 7 6", "c A 6 8")
+    assert judged(*TALK, *lines, step_s=step_s)["s"].endings[0].time_wait is time_wait
+    merged = ("c FA 5 7", "s FA 7 6", "c A 6 8")
+    assert judged(*TALK, *merged, step_s=step_s)["s"].endings[0].time_wait is False
+
+
 def test_a_refused_fin_crossed_for_one_side_only(judged: Judged) -> None:
     """The client has no room for the server's last data: it never takes the first FIN."""
     crossing = ("s FPA 7 5 9", "c A 5 7", "c FA 5 7", "s A 17 6", "c A 6 7", "s FPA 7 6 9")
@@ -197,9 +212,23 @@ def test_repeated_fin_counts_once(judged: Judged) -> None:
 
 
 def test_crossing_fins(judged: Judged) -> None:
-    ends = judged(*TALK, "c FA 5 7", "s FA 7 5", "s A 8 6", "c A 6 8")
+    ends = judged(*TALK, "c FA 5 7", "s FA 7 5", "s A 8 6", "c A 6 8", step_s=0.002)
     assert kinds(ends["c"]) == kinds(ends["s"]) == {"simultaneous"}
     assert ends["c"].endings[0].handshake == {"simultaneous"}
+
+
+def test_crossing_fins_may_be_joined_with_the_ack_behind(judged: Judged) -> None:
+    """The server acknowledged the client's FIN after the client's ACK had come: no CLOSING."""
+    lines = ("c FA 5 7", "s FA 7 5", "c A 6 8", "s A 8 6")
+    assert kinds(judged(*TALK, *lines, step_s=0.002)["s"]) == {
+        "simultaneous"
+    }  # too late to be joined
+    ends = judged(*TALK, *lines, step_s=0.0001)
+    assert kinds(ends["s"]) == {"simultaneous", "active"}
+    assert kinds(ends["c"]) == {"simultaneous"}
+    (joined,) = (one for one in ends["s"].endings if one.kind == "active")
+    assert joined.handshake == frozenset({None})
+    assert joined.time_wait
 
 
 def test_order_in_the_capture_does_not_decide_who_was_first(judged: Judged) -> None:

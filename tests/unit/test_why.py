@@ -76,6 +76,14 @@ def test_an_unseen_fin_has_no_figures() -> None:
     )
 
 
+def test_a_fin_may_wait_without_data() -> None:
+    """The host's own queue held it: no data is made up."""
+    waiting = b.crossing(at_halfway__unsent=1)
+    assert b.close_of(waiting).why.startswith("four segments: the application closed, and")
+    behind_data = b.crossing(at_halfway__unsent=101, at_fin_sent__unsent=100)
+    assert "closed with data still to send, and" in b.close_of(behind_data).why
+
+
 def test_who_closed_is_said() -> None:
     killed = b.passive_four(closer__flags=ActorFlag.VALID | ActorFlag.EXITING, closer__exit_code=9)
     assert "signal 9 killed the process" in b.close_of(killed).why
