@@ -6,7 +6,8 @@
 #define FOURWAVE_RINGS_H
 
 /*
- * Closed connections on their way out. No wake-ups: the resident comes by.
+ * Closed connections on their way out. The resident comes by while there are any;
+ * the kernel wakes up who sleeps with an empty ring, and only for the first record.
  * CPUs take different rings, because what a record costs is mostly the ring's
  * lock and positions travelling from one CPU's cache to another's.
  */
@@ -77,7 +78,7 @@ static __always_inline void emit(struct conn_record *record, struct sock *sk, st
 	if (reset_may_follow(record, by_segment) || sigpipe_may_follow(record))
 		record->flags |= CONN_MAY_FOLLOW;
 	/* Any ring would do: the record knows its own. */
-	closes_0.ringbuf_submit(record, BPF_RB_NO_WAKEUP);
+	closes_0.ringbuf_submit(record, 0);
 	slot->emitted[level(sk)]++;
 }
 

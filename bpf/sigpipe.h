@@ -53,7 +53,7 @@ static __always_inline void report_sigpipe(struct sock *sk, u64 cookie)
 	late->cookie = cookie;
 	late->flags = CONN_SIGPIPE;
 	late->closed_ns = now;
-	closes_0.ringbuf_submit(late, BPF_RB_NO_WAKEUP);
+	closes_0.ringbuf_submit(late, 0);
 	*last = cookie;
 }
 

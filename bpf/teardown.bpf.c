@@ -299,7 +299,7 @@ static __always_inline void amend(struct counters *slot, u64 cookie, u64 *ctx)
 	late->closed_ns = late->rst_sent_ns;
 	late->rst_flags = reset_flags(ctx, TCP_CLOSE);
 	late->rst_reason = reset_reason(ctx);
-	closes_0.ringbuf_submit(late, BPF_RB_NO_WAKEUP);
+	closes_0.ringbuf_submit(late, 0);
 	COUNT(slot, resets_amended);
 }
 

@@ -38,6 +38,7 @@ TICK_S: Final = 0.1
 PATIENCE_NS: Final = 950_000_000
 SWEEP_EVERY_NS: Final = 20_000_000_000
 IDLE_TICK_MAX_S: Final = 0.25
+ASLEEP_S: Final = 1.0
 ROOM_USED: Final = 0.5
 """Of a ring, by the worst burst that an idle host can make of itself before it is looked at."""
 STILL_NS: Final = 5_000_000_000
@@ -153,8 +154,16 @@ def _follow(source: KernelSource, web: Web, census: CensusHelper | None, ready: 
     composer = Composer(source.manifest, source.host, created_s=time.time(), census=how)
     run = Session(source.host, counted=composer.tally.add, warn=runs.tell)
     # Nobody watches: closes wait for the second's samples, as long as the ring has room.
+    # The first ones after a pause do not: reading them ends the pause.
     idle_s = min(ROOM_USED * source.room_s, IDLE_TICK_MAX_S)
-    pace = Pace(TICK_S, idle_s, PATIENCE_NS, still_ns=STILL_NS, clock_every_ns=SWEEP_EVERY_NS)
+    pace = Pace(
+        TICK_S,
+        idle_s,
+        PATIENCE_NS,
+        still_ns=STILL_NS,
+        asleep_s=ASLEEP_S,
+        clock_every_ns=SWEEP_EVERY_NS,
+    )
     live = Live(source, Limits(), pace, keep=False)
     with Stop() as stop, Hangup() as hangup:
         beat = Beat(run, composer, web)

@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections import deque
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol, Self
 
@@ -39,6 +40,8 @@ class Pace:
     counters_every_ns: int = 1_000_000_000
     still_ns: int = 0
     """How long totals may go unread, if that is longer, while nothing closes."""
+    asleep_s: float = 0.0
+    """How long to wait, while rings are empty, until the kernel tells of a close; 0: come by."""
     clock_every_ns: int = 5_000_000_000  # the wall clock may be stepped while we run; sweeps too
 
 
@@ -48,7 +51,7 @@ a batch costs most of a millisecond before its first record."""
 
 
 class Source(Protocol):
-    """What a running kernel offers; no call blocks."""
+    """What a running kernel offers; no other call blocks."""
 
     @property
     def ring_bytes(self) -> int:
@@ -57,6 +60,9 @@ class Source(Protocol):
     @property
     def waiting_bytes(self) -> int:
         """Return how much waits in the fullest ring."""
+
+    def wait(self, limit_s: float, *also: int) -> None:
+        """Block until a ring is not empty, one of these fds is readable, or the time is over."""
 
     def drain(self) -> Batch | None:
         """Return all closes that have arrived, None when none did."""
@@ -86,14 +92,19 @@ class Source(Protocol):
 class Stop:
     """SIGINT, SIGTERM and SIGHUP ask for an orderly end; a second SIGINT does not ask again.
 
-    SIGHUP: the terminal went away. Under nohup it stays ignored.
+    SIGHUP: the terminal went away. Under nohup it stays ignored. Python goes on waiting after a
+    handler has run: whoever waits long polls `signals`, too, which becomes readable with every
+    signal that has a handler.
     """
 
     def __init__(self) -> None:
         self.asked = False
+        self.signals = -1
 
     def __enter__(self) -> Self:
         """Take over the signals."""
+        self.signals, self._came = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._told_before = signal.set_wakeup_fd(self._came, warn_on_full_buffer=False)
         asking = [signal.SIGINT, signal.SIGTERM]
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
             asking.append(signal.SIGHUP)
@@ -104,6 +115,14 @@ class Stop:
         """Give them back."""
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        signal.set_wakeup_fd(self._told_before)
+        os.close(self.signals)
+        os.close(self._came)
+
+    def forget_signals(self) -> None:
+        """Make `signals` unreadable until the next one."""
+        with suppress(BlockingIOError):
+            os.read(self.signals, 4096)
 
     def _ask(self, number: int, _frame: FrameType | None) -> None:
         if self.asked and number == signal.SIGINT:
@@ -148,7 +167,7 @@ class Live:
         yield self.source.clock()
         self._counters_ns = clock_ns = started_ns
         while not stop.asked and not self._over(started_ns):
-            yield from self._closes_kept() if self._keep else self._closes_in_place()
+            yield from self._closes_kept() if self._keep else self._closes_in_place(stop)
             now_ns = time.monotonic_ns()
             if self._counters_due(now_ns):
                 self._counters_ns = now_ns
@@ -188,8 +207,8 @@ class Live:
         self._backlog_bytes -= len(batch.data)
         yield batch
 
-    def _closes_in_place(self) -> Iterator[Batch]:
-        time.sleep(self._tick_s)
+    def _closes_in_place(self, stop: Stop) -> Iterator[Batch]:
+        self._sleep(stop)
         now_ns = time.monotonic_ns()
         if self._set_tick() and now_ns - self._taken_ns < self._pace.patience_ns:
             return
@@ -202,6 +221,14 @@ class Live:
                 yield batch
         if not arrived:
             yield Batch(BatchKind.CLOSES, time.monotonic_ns(), b"")
+
+    # The kernel tells of the first record in an empty ring alone: with one there, come by.
+    def _sleep(self, stop: Stop) -> None:
+        if self._pace.asleep_s and not self.source.waiting_bytes:
+            self.source.wait(self._pace.asleep_s, stop.signals)
+            stop.forget_signals()
+        else:
+            time.sleep(self._tick_s)
 
     # Says whether the rings are nearly empty.
     def _set_tick(self) -> bool:

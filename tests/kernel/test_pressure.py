@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +21,7 @@ from tests.bench import load
 from tests.bench.census import crowd
 from tests.bench.contenders import ACCOUNTS
 from tests.pace import allowed_s
-from tests.serve.served import until
+from tests.serve.served import make_closes, until
 from tests.truth.netns import namespace
 from tracer.batch import BatchKind
 from tracer.kernel.source import KernelSource, Sizes
@@ -189,6 +190,18 @@ def test_too_little_room(ns: Namespace, sizes: Sizes, where: str) -> None:
         # The last of the crowd may still be ending, and others on this host take places, too;
         # what found no room is counted above.
         assert after >= again // 10, "room is found again once connections have ended"
+
+
+def test_the_kernel_tells_who_waits() -> None:
+    """Of the first close after the ring was empty; nobody is woken up before."""
+    with KernelSource(KernelSource.load()) as source:
+        for _ in range(3):
+            source.drain()
+            threading.Timer(0.2, make_closes, [1]).start()
+            began_s = time.monotonic()
+            source.wait(60)
+            assert source.waiting_bytes
+            assert time.monotonic() - began_s < 30
 
 
 def records_of(source: KernelSource, netns: int) -> int:

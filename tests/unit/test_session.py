@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import json
+import select
 import signal
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +57,10 @@ class Kernel:
         self.waiting = [encode_closes(records) for records in drains]
         self.asked: list[list[int]] = []
         self.total = sum(len(records) for records in drains)
+
+    def wait(self, limit_s: float, *also: int) -> None:
+        """Return once a descriptor is readable; no record comes meanwhile."""
+        select.select(also, [], [], limit_s)
 
     def drain(self) -> Batch | None:
         """Return the next drain."""
@@ -318,9 +324,9 @@ def test_few_closes_wait_where_nobody_watches(monkeypatch: pytest.MonkeyPatch) -
     patient = Pace(tick_s=0.001, patience_ns=10**12)
     live = Live(kernel, Limits(), patient, keep=False)
     live._taken_ns = time.monotonic_ns()
-    assert list(live._closes_in_place()) == []
+    assert list(live._closes_in_place(Stop())) == []
     kernel.waiting_bytes = kernel.ring_bytes // 2
-    assert len(list(live._closes_in_place())) == 1
+    assert len(list(live._closes_in_place(Stop()))) == 1
     assert not stop.asked
 
 
@@ -396,12 +402,30 @@ def test_an_idle_ring_is_visited_seldomer(monkeypatch: pytest.MonkeyPatch) -> No
     kernel = Kernel()
     live = Live(kernel, Limits(), Pace(tick_s=0.1, idle_tick_s=0.25), keep=False)
     for _ in range(4):
-        list(live._closes_in_place())
+        list(live._closes_in_place(Stop()))
     assert slept == [0.1, 0.2, 0.25, 0.25]
     kernel.waiting_bytes = kernel.ring_bytes // 4
     for _ in range(2):
-        list(live._closes_in_place())
+        list(live._closes_in_place(Stop()))
     assert slept[-1] == 0.1
+
+
+def test_with_empty_rings_the_kernel_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As long as there is nothing to come by for; every signal ends the waiting, once."""
+    slept: list[float] = []
+    monkeypatch.setattr(time, "sleep", slept.append)
+    kernel = Kernel()
+    live = Live(kernel, Limits(), Pace(tick_s=0.1, asleep_s=60), keep=False)
+    with Stop() as stop:
+        for _ in range(2):
+            threading.Timer(0.01, signal.raise_signal, [signal.SIGTERM]).start()
+            list(live._closes_in_place(stop))
+            assert not select.select([stop.signals], [], [], 0)[0]
+        assert stop.asked
+    assert slept == []
+    kernel.waiting_bytes = 1
+    list(live._closes_in_place(Stop()))
+    assert slept == [0.1]
 
 
 def test_totals_that_stand_still_are_read_seldomer() -> None:
@@ -425,7 +449,7 @@ def test_tick_follows_the_fullest_ring(keep: bool, monkeypatch: pytest.MonkeyPat
     kernel = Kernel([b.passive()] * 8, rings=4)
     kernel.ring_bytes = 2 * len(encode_closes(b.passive()))
     live = Live(kernel, Limits(), keep=keep)
-    look = live.fetch if keep else lambda: list(live._closes_in_place())
+    look = live.fetch if keep else lambda: list(live._closes_in_place(Stop()))
     look()
     assert live._tick_s == TICK_S
     kernel.waiting_bytes = kernel.ring_bytes

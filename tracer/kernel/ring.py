@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The BPF ring buffer, mapped and drained by hand: no wake-ups, no callback per record.
+"""The BPF ring buffer, mapped and drained by hand: no wake-up and no callback per record.
 
 Layout (kernel/bpf/ringbuf.c): a consumer page we may write, a producer page we may only read,
 then the data twice in a row, so that a record never wraps. Positions grow for ever and are

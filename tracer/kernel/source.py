@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import select
 import socket
 import struct
 import time
@@ -145,6 +146,14 @@ class KernelSource:
     def waiting_bytes(self) -> int:
         """How much waits in the fullest ring."""
         return max(ring.waiting_bytes for ring in self._rings)
+
+    def wait(self, limit_s: float, *also: int) -> None:
+        """Block until a ring is not empty, one of these fds is readable, or the time is over."""
+        poll = select.poll()
+        rings = (self._fds[f"ring:{number}"] for number in range(len(self._rings)))
+        for fd in (*rings, *also):
+            poll.register(fd, select.POLLIN)
+        poll.poll(limit_s * 1000)
 
     def drain(self) -> Batch | None:
         """Return all closes that have arrived as a copy, None when none did; never blocks.
