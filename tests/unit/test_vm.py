@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.vm import debian, guest, page
+from tests.vm import compiler, debian, guest, page
 from tests.vm.guest import ROOT
 from tests.vm.inside import BEGUN, counted
 from tests.vm.run import BY_HOOKS, EXTENTS, STEADY, plan_for
@@ -160,6 +160,22 @@ def test_an_archive_that_does_not_answer_is_asked_again(
     with pytest.raises(debian.KernelMissingError, match="apt-get: no route"):
         debian.get(ROW, tmp_path)
     assert asked == ["apt-get"] * 3
+
+
+def test_another_bcc_is_unpacked_once_and_taken_into_the_guest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unpacked: list[str] = []
+    monkeypatch.setattr(debian.Suite, "unpack", lambda suite, *_: unpacked.append(suite.name))
+    for _ in range(2):
+        made = compiler.get("bullseye", tmp_path / "cache", tmp_path)
+    assert unpacked == ["bullseye"]
+    script = tmp_path / "python3"
+    assert f"chroot {made.root}" in script.read_text()
+    boot = debian.Boot(tmp_path / "vmlinuz", "5.10", "bullseye")
+    command = guest._command(boot, tmp_path, (), made)
+    assert f"FOURWAVE_BCC_PYTHON={script}" in command[-1]
+    assert any(word.endswith(f"={made.root}") for word in command)
 
 
 BOOTS_AT_ONCE = f"echo {BEGUN}"

@@ -23,6 +23,7 @@ from tests.vm.inside import BEGUN, PLAN_FILE
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from tests.vm.compiler import Compiler
     from tests.vm.debian import Boot
     from tests.vm.table import Plan
 
@@ -64,14 +65,19 @@ class NotBootedError(GuestError):
 
 
 def run(
-    boot: Boot, plan: Plan, folder: Path, deadline_s: float, append: Sequence[str] = ()
+    boot: Boot,
+    plan: Plan,
+    folder: Path,
+    deadline_s: float,
+    append: Sequence[str] = (),
+    compiler: Compiler | None = None,
 ) -> dict[str, Any]:
     """Boot with more words on the command line, run inside.py with this plan, return its results.
 
     `folder` takes the results and the console's log. Raises GuestError.
     """
     prepare(folder, plan)
-    watched(_command(boot, folder, append), folder, deadline_s)
+    watched(_command(boot, folder, append, compiler), folder, deadline_s)
     return results_in(folder)
 
 
@@ -129,11 +135,16 @@ def _await_boot(guest: subprocess.Popen[bytes], log: Path) -> None:
         time.sleep(LOOK_EVERY_S)
 
 
-def _command(boot: Boot, folder: Path, append: Sequence[str]) -> list[str]:
-    shared = {f"{SHARED}/{number}": path for number, path in enumerate(_folders())}
+def _command(
+    boot: Boot, folder: Path, append: Sequence[str], compiler: Compiler | None
+) -> list[str]:
+    folders = [*_folders(), *([compiler.root] if compiler else [])]
+    variables = compiler.variables if compiler else {}
+    shared = {f"{SHARED}/{number}": path for number, path in enumerate(folders)}
     mounts = [f"{guest}={host}" for guest, host in shared.items()]
     program = [sys.executable, "-m", "tests.vm.inside", RESULTS]
-    environment = ["env", "-C", str(ROOT), *EMULATED]
+    chosen = (f"{name}={value}" for name, value in variables.items())
+    environment = ["env", "-C", str(ROOT), *EMULATED, *chosen]
     script = [str(ROOT / "tests/vm/guest.sh"), *mounts, "--", *environment, *program]
     return [
         "vng",

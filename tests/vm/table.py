@@ -28,7 +28,8 @@ class Kernel:
     `without` says why each of some tests is not for this kernel. A row with `append`, more words
     for the kernel's command line, is another host with the same kernel: it has a `name` and
     `tests` of its own. `refused`: part of what fourwave must say there instead of working.
-    `architecture`: Debian's name of it; a foreign one is a userland of its own, too.
+    `architecture`: Debian's name of it; a foreign one is a userland of its own, too. `bcc`: the
+    suite whose BCC loads the programs, when it is not this host's.
     """
 
     release: str
@@ -41,6 +42,7 @@ class Kernel:
     tests: tuple[str, ...] = ()
     refused: str = ""
     architecture: str = "amd64"
+    bcc: str = ""
 
     def __post_init__(self) -> None:
         """Name it after its release, unless it is another host."""

@@ -21,7 +21,14 @@ from tests.vm.debian import KEYRING, mirror
 if TYPE_CHECKING:
     from tests.vm.table import Userland
 
-__all__ = ("Environment", "UserlandMissingError", "install", "with_python", "with_suite")
+__all__ = (
+    "Environment",
+    "UserlandMissingError",
+    "install",
+    "script_for",
+    "with_python",
+    "with_suite",
+)
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 # BCC for the loader; the rest is what the tests run.
@@ -70,9 +77,7 @@ def with_suite(row: Userland, cache: Path, folder: Path) -> Environment:
     root = cache / row.suite
     if not (root / "complete").exists():
         _debootstrap(row.suite, root)
-    script = folder / "python3"
-    script.write_text(_script(root, [ROOT, folder]))
-    script.chmod(0o755)
+    script = script_for(root, [ROOT, folder], folder)
     if row.resident == "host":
         return Environment((sys.executable,), {"FOURWAVE_BCC_PYTHON": str(script)})
     install(row.python, root / SITE.lstrip("/"))
@@ -88,13 +93,19 @@ def with_python(version: str, cache: Path) -> Environment:
     return Environment((str(python),), variables)
 
 
-# A program to be called as a Python: it must not depend on anything the caller set up.
-def _script(root: Path, paths: list[Path]) -> str:
+def script_for(root: Path, paths: list[Path], folder: Path) -> Path:
+    """Write a program into `folder` to be called as this root's Python, with these paths in it.
+
+    It must not depend on anything the caller set up.
+    """
     mounts = MOUNTS.format(
         root=shlex.quote(str(root)), paths=" ".join(shlex.quote(str(path)) for path in paths)
     )
     inner = shlex.join(["unshare", "--mount", "--propagation", "private", "sh", "-c", mounts])
-    return f'#!/bin/sh\nexec {inner} sh /usr/bin/python3 "$@"\n'
+    script = folder / "python3"
+    script.write_text(f'#!/bin/sh\nexec {inner} sh /usr/bin/python3 "$@"\n')
+    script.chmod(0o755)
+    return script
 
 
 def _debootstrap(suite: str, root: Path) -> None:
