@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,6 +20,7 @@ from tests.truth.netns import ip, namespace
 from tracer.detectors import listen_verdict
 from tracer.detectors.listen_overflow import ListenOverflow
 from tracer.detectors.listen_verdict import ListenVerdict
+from tracer.detectors.socket_states import socket_states
 from tracer.kernel.census import CensusSource
 
 if TYPE_CHECKING:
@@ -31,6 +33,7 @@ pytestmark = pytest.mark.kernel
 
 BACKLOG = 4
 MORE = 3
+ORPHANS = 20
 STUCK_S = 0.5
 JIFFY_S = 0.01
 
@@ -205,6 +208,28 @@ def test_handshakes_nobody_completes(
         assert finding.queue.drops_since is not None
         assert finding.queue.drops_since >= 2 * BACKLOG - finding.queue.syn_queue
         assert finding.queue.overflows == 0
+
+
+def test_orphans_are_counted_with_their_limit(census_source: CensusSource, ns: Namespace) -> None:
+    """Closed with data nobody takes: no process has them any more, and the kernel goes on."""
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(ns.socket())
+        server.bind(("127.0.0.1", 0))
+        server.listen(ORPHANS)
+        for _ in range(ORPHANS):
+            with ns.socket() as client:
+                client.connect(server.getsockname())
+                stack.enter_context(server.accept()[0])
+                client.setblocking(False)
+                with contextlib.suppress(BlockingIOError):
+                    while True:
+                        client.send(bytes(65_536))
+        taken = census(census_source, ns.inum)
+        (space,) = ListenOverflow().look(taken).namespaces
+    assert socket_states(taken).total.states["fin_wait1"] == ORPHANS
+    assert space.orphans is not None
+    assert space.orphans >= ORPHANS  # the whole host's
+    assert space.max_orphans == int(Path("/proc/sys/net/ipv4/tcp_max_orphans").read_text())
 
 
 def test_peak_is_kept(census_source: CensusSource, ns: Namespace) -> None:

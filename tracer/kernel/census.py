@@ -18,7 +18,7 @@ from tracer.kernel.census_bytes import encode_census
 from tracer.kernel.cgroups import CgroupPaths
 from tracer.kernel.launch import Loader
 from tracer.kernel.mechanism import ROWS_MAX, WalkRequest
-from tracer.kernel.netns_facts import read_facts
+from tracer.kernel.netns_facts import max_orphans, read_facts
 from tracer.kernel.processes import PROCESSES_MAX, read_processes
 from tracer.kernel.source import hz
 from tracer.kernel.walk import OWNER_ROW, Walker
@@ -70,6 +70,7 @@ class Found(NamedTuple):
     walks: list[Walk]
     namespaces: dict[int, NetnsFacts]
     left_out: Counter[str]
+    max_orphans: int | None
 
     @property
     def rows(self) -> int:
@@ -155,7 +156,7 @@ class CensusSource:
 
     def _census(self, ask: _Ask) -> Census:
         began = time.monotonic_ns()
-        found = Found([], {}, Counter())
+        found = Found([], {}, Counter(), max_orphans())
         for inum, path in _namespaces(ask.chosen, found.left_out).items():
             self._walk(found, inum, path, ask.rows)
         held, used = np.zeros(0, OWNER_ROW), np.zeros(0, USERS)
@@ -192,7 +193,7 @@ class CensusSource:
     def _walk(self, found: Found, inum: int, path: str, rows: tuple[TcpState, ...]) -> None:
         try:
             with netns.entered(inum, path):
-                facts = read_facts(path)
+                facts = read_facts(path, found.max_orphans)
                 if _has_sockets(facts):
                     room = max(0, ROWS_MAX - found.rows)
                     asked = WalkRequest(inum, facts.port_range, rows, _there(facts), room)

@@ -13,14 +13,22 @@ from tracer.kernel.netns import name_of
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ("read_facts", "sockstat")
+__all__ = ("max_orphans", "read_facts", "sockstat")
 
 _IPV4: Final = "/proc/sys/net/ipv4/"
 _NET: Final = "/proc/thread-self/net/"
 
 
-def read_facts(path: str) -> NetnsFacts:
-    """Return the facts of the calling thread's namespace, which was entered by `path`."""
+def max_orphans() -> int | None:
+    """Return tcp_max_orphans: the whole host's, and to be read in its first namespace alone."""
+    return _number(_IPV4 + "tcp_max_orphans")
+
+
+def read_facts(path: str, max_orphans: int | None = None) -> NetnsFacts:
+    """Return the facts of the calling thread's namespace, which was entered by `path`.
+
+    `max_orphans` is what this one itself does not tell.
+    """
     return NetnsFacts(
         entered_by=path,
         name=name_of(path),
@@ -29,7 +37,7 @@ def read_facts(path: str) -> NetnsFacts:
         tw_reuse=_number(_IPV4 + "tcp_tw_reuse"),
         max_tw_buckets=_number(_IPV4 + "tcp_max_tw_buckets"),
         somaxconn=_number("/proc/sys/net/core/somaxconn"),
-        max_orphans=_number(_IPV4 + "tcp_max_orphans"),
+        max_orphans=max_orphans,
         tcp_ext={**_table("netstat", "TcpExt"), **_table("snmp", "Tcp")},
         sockstat=sockstat(),
     )
