@@ -302,7 +302,7 @@ def test_command_line(ns: Namespace) -> None:
         assert f"python[{service.pid}]" in table
         assert max(map(len, table.splitlines())) <= 79
         assert f"{COUNT} of {COUNT} sockets in CLOSE_WAIT older than 200ms" in run("--comm", "py*")
-        assert "No socket is in CLOSE_WAIT." in run("--comm", "nobody")
+        assert f"None of {COUNT} sockets in CLOSE_WAIT is what" in run("--comm", "nobody")
         assert "all younger" in run("--older", "3600")
 
 
