@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from tests.pace import allowed_s
 from tests.truth.capture import capture
 from tests.truth.compare import Record, Report, compare
+from tests.truth.consistent import contradictions
 from tests.truth.judge import Truth, judge_all
 from tests.truth.packets import connections, read_segments
 from tests.truth.wire import wait_until
@@ -37,8 +38,11 @@ class Run:
 
     @property
     def report(self) -> Report:
-        """The comparison of packets and records."""
-        return compare(self.truths, self.records)
+        """The comparison of packets and records, and of each record with itself."""
+        report = compare(self.truths, self.records)
+        judged = ((record, contradictions(record)) for record in self.records)
+        report.inconsistent = [(record, broken) for record, broken in judged if broken]
+        return report
 
     def without_time_wait(self) -> Run:
         """Return the run as judged by packets that cannot show whether TIME_WAIT was made."""

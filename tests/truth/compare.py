@@ -38,6 +38,7 @@ class Report:
     missing: list[Truth] = field(default_factory=list)
     extra: list[Record] = field(default_factory=list)
     undecided: list[tuple[Truth, Record, list[str]]] = field(default_factory=list)
+    inconsistent: list[tuple[Record, list[str]]] = field(default_factory=list)
 
     @property
     def closes(self) -> int:
@@ -46,11 +47,11 @@ class Report:
 
     @property
     def right(self) -> bool:
-        """True when every close is accounted for and no record contradicts the packets.
+        """True when every close is accounted for and no record contradicts the packets, or itself.
 
         A record may leave open what its evidence could not tell; that is `undecided`.
         """
-        return not (self.disagreed or self.missing or self.extra)
+        return not (self.disagreed or self.missing or self.extra or self.inconsistent)
 
     @property
     def unrun(self) -> int:
@@ -67,7 +68,7 @@ class Report:
         return (
             f"agreed {self.agreed}, disagreed {len(self.disagreed)}, "
             f"undecided {len(self.undecided)}, missing {len(self.missing)}, "
-            f"extra {len(self.extra)}"
+            f"extra {len(self.extra)}, inconsistent {len(self.inconsistent)}"
         )
 
     def text(self, limit: int = 10) -> str:
@@ -81,6 +82,8 @@ class Report:
             parts += ["--- MISSING: no record", *packet_lines(truth)]
         for record in self.extra[:limit]:
             parts += ["--- EXTRA: no packets", *record_lines(record)]
+        for record, broken in self.inconsistent[:limit]:
+            parts += [f"--- INCONSISTENT: {', '.join(broken)}", *record_lines(record)]
         return "\n".join(parts)
 
 
