@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from tracer.tcp import HostFacts
 
 
+LAST_LINES: Final = 1_000
+"""Closes that are still shown when a run on a terminal ends; half a second of work."""
+
+
 @dataclass(frozen=True, slots=True)
 class Wishes:
     """What the command line asked for, as plain values."""
@@ -205,8 +209,19 @@ def _follow(live: Live, run: Session, ready: str) -> None:
         tell(ready)
         with contextlib.closing(live.batches(stop)) as batches:
             session.run(batches, run, stop)
+        _end_soon(live, run)
         for batch in live.rest():
             run.feed(batch)
+
+
+# Whoever ends a flood on a terminal wants the summary, not what is left of the flood.
+def _end_soon(live: Live, run: Session) -> None:
+    from tracer.wire import RING_RECORD_DTYPE  # noqa: PLC0415 - numpy
+
+    behind = live.behind_bytes // RING_RECORD_DTYPE.itemsize
+    if behind > LAST_LINES and sys.stdout.isatty():
+        tell(f"({behind:,} closes waited to be shown: they are only counted)")
+        run.only_count()
 
 
 def _writer(path: str, source: KernelSource, *, force: bool) -> RecordingWriter:

@@ -144,6 +144,10 @@ class Session:
         self._record(batch)
         self._judge(self._amender.feed(records, batch.mono_ns))
 
+    def only_count(self) -> None:
+        """Show no more closes from here on."""
+        self._view = None
+
     def finish(self) -> Snapshot:
         """Let go of what was held back; return what the run came to."""
         self._judge(self._amender.flush())

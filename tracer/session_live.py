@@ -161,6 +161,11 @@ class Live:
             self._backlog.append(batch)
             self._backlog_bytes += len(batch.data)
 
+    @property
+    def behind_bytes(self) -> int:
+        """Return how much has arrived and was not yielded, as far as the fullest ring tells."""
+        return self._backlog_bytes + self.source.waiting_bytes
+
     def batches(self, stop: Stop) -> Generator[Batch]:
         """Yield everything on time until asked to stop or the time is over."""
         started_ns = time.monotonic_ns()

@@ -386,6 +386,21 @@ def test_backlog_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(kernel.waiting) > 40
 
 
+def test_what_is_behind_can_be_counted_only() -> None:
+    """A flood that is ended is not shown to its end; the summary still knows all of it."""
+    kernel, view = Kernel([b.passive()] * 3), Shown()
+    live, session = Live(kernel, Limits()), Session(b.HOST, view=view)
+    live.fetch()
+    kernel.waiting_bytes = 7
+    assert live.behind_bytes == len(encode_closes(b.passive())) + 7
+    session.feed(batch(BatchKind.CLOSES, encode_closes(b.passive())))
+    session.only_count()
+    for rest in live.rest():
+        session.feed(rest)
+    assert session.finish().records == 3
+    assert len(view.all) == 1
+
+
 @pytest.mark.parametrize(
     ("tick_s", "waiting_bytes", "expected_s"),
     [(0.05, 300, 0.05), (0.05, 600, 0.025), (0.01, 0, 0.02), (0.002, 1000, 0.002)],
