@@ -467,3 +467,13 @@ def test_screen_shows_no_more_than_fits(monkeypatch: pytest.MonkeyPatch) -> None
     Screen(terminal, repaint=True).show([f"line {i}" for i in range(9)])  # type: ignore[arg-type]
     assert terminal.text.count("\n") == 4
     assert "(6 lines more than this screen has)" in terminal.text
+
+
+def test_a_narrow_screen_cuts_lines_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wrapped ones would take two rows each; the terminal wraps again afterwards."""
+    monkeypatch.setenv("LINES", "5")
+    terminal = Terminal()
+    Screen(terminal, repaint=True).show(["a line"])  # type: ignore[arg-type]
+    before, _, after = terminal.text.partition("a line")
+    assert before.endswith("\x1b[?7l\x1b[H")
+    assert after.endswith("\x1b[?7h")

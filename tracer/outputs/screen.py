@@ -16,6 +16,9 @@ HOME: Final = "\x1b[H"
 CLEAR: Final = "\x1b[2J"
 END_OF_LINE: Final = "\x1b[K"
 BELOW: Final = "\x1b[J"
+CUT_OFF: Final = "\x1b[?7l"
+"""Of lines wider than a narrow terminal; wrapped, they would push the first ones off it."""
+WRAP: Final = "\x1b[?7h"
 
 
 class Screen:
@@ -44,7 +47,7 @@ class Screen:
                 cut = len(lines) - room + 1
                 lines = [*lines[: room - 1], f"({cut} lines more than this screen has)"]
             body = "".join(f"{line}{END_OF_LINE}\n" for line in lines)
-            self._write(f"{'' if self._shown else CLEAR}{HOME}{body}{BELOW}")
+            self._write(f"{'' if self._shown else CLEAR}{CUT_OFF}{HOME}{body}{BELOW}{WRAP}")
         self._shown += 1
 
     def _write(self, text: str) -> None:
