@@ -95,13 +95,23 @@ def drop(to: Account | None, keep: Iterable[str] = ()) -> None:
         _shrink_bounding_set()
     if to is not None:
         _prctl(_PR_SET_KEEPCAPS, 1)
-        os.setgroups([])
-        os.setresgid(to.gid, to.gid, to.gid)
-        os.setresuid(to.uid, to.uid, to.uid)
+        _become(to)
         _prctl(_PR_SET_KEEPCAPS, 0)
     _prctl(_PR_CAP_AMBIENT, _AMBIENT_CLEAR_ALL)
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
     _set(permitted=wanted, effective=frozenset())
+
+
+def _become(to: Account) -> None:
+    try:
+        os.setgroups([])
+        os.setresgid(to.gid, to.gid, to.gid)
+        os.setresuid(to.uid, to.uid, to.uid)
+    except OSError as error:
+        raise HostError(
+            f"cannot become user {to.name}: {error.strerror} (errno {error.errno})\n"
+            "  what to do: root needs CAP_SETUID and CAP_SETGID for it; or start as that user"
+        ) from error
 
 
 def settle(trial: Callable[[], object], ladder: Iterable[tuple[str, ...]]) -> tuple[str, ...]:

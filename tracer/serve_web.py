@@ -14,7 +14,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from tracer.errors import FourwaveError, UsageError
+from tracer.errors import FourwaveError, HostError, UsageError
 from tracer.runs import tell
 from tracer.serve_resident import search_path
 
@@ -125,8 +125,9 @@ class Web:
         self._channel.setblocking(False)
         if "ready" in answer:
             return
-        if answer.get("exit_code") == UsageError.exit_code:
-            raise UsageError(answer["message"])
+        for kind in (UsageError, HostError):
+            if answer.get("exit_code") == kind.exit_code:
+                raise kind(answer["message"])
         raise FourwaveError(answer.get("message") or "the web process ended before it was ready")
 
     def show(self, samples: bytes) -> None:

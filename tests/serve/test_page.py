@@ -22,6 +22,18 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.kernel, pytest.mark.slow]
 
 BROWSERS: Final = ("chromium", "chromium-browser", "google-chrome")
+ALONE: Final = (
+    "--headless",
+    "--no-sandbox",
+    "--hide-scrollbars",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+"""It shows the page, and talks to nobody."""
 # A window cannot be as narrow as a phone, a frame can. The page itself allows no script.
 FRAME: Final = """<body><iframe width="{width}" height="1000" style="border: 0" srcdoc="{page}"
 onload="const shown = this.contentDocument; document.body.dataset.wide =
@@ -42,14 +54,9 @@ def test_nothing_is_cut_off(served: Served, tmp_path: Path, width: int) -> None:
     # As many digits as fit on a phone; a section with more of them scrolls.
     text = re.sub(r"\b\d+(,\d{3})+\b", "987,654", served.get("/")[0].decode())
     page.write_text(FRAME.format(width=width, page=html.escape(text)))
-    words = [
-        "--headless",
-        "--no-sandbox",
-        "--hide-scrollbars",
-        f"--user-data-dir={tmp_path}/profile",
-    ]
+    words = [*ALONE, f"--user-data-dir={tmp_path}/profile", "--window-size=1200,1100"]
     shown = subprocess.run(
-        [browser, *words, "--window-size=1200,1100", "--dump-dom", page.as_uri()],
+        [browser, *words, "--dump-dom", page.as_uri()],
         capture_output=True,
         text=True,
         check=True,

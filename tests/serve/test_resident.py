@@ -209,3 +209,21 @@ def test_it_starts_without_root(tmp_path: Path) -> None:
     finally:
         process.terminate()
         assert process.wait(20) == 0
+
+
+def test_root_that_may_not_become_another_is_told() -> None:
+    """As in a container that was given too little."""
+    words = "-setuid,-setgid"
+    done = subprocess.run(
+        [
+            *("setpriv", f"--inh-caps={words}", f"--bounding-set={words}"),
+            *(sys.executable, "-m", "tracer", "serve", "--listen", "127.0.0.1:0"),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 3
+    assert "CAP_SETUID" in done.stderr
+    assert "Traceback" not in done.stderr
