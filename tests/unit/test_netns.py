@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import os
+import socket
 import threading
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -63,6 +65,37 @@ def test_a_path_that_leads_elsewhere_by_now_is_gone() -> None:
 
     with pytest.raises(FileNotFoundError):
         netns.in_thread(enter)
+
+
+def test_a_descriptor_that_is_another_by_now_is_gone(tmp_path: Path) -> None:
+    """Closed, a FIFO nobody writes to, a file, a socket of elsewhere: nothing is waited for."""
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    with (
+        socket.socket() as sock,
+        (tmp_path / "file").open("w") as file,
+        os.fdopen(os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)) as pipe,
+    ):
+        numbers = [sock.fileno(), file.fileno(), pipe.fileno(), 1 << 19]
+        opened = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - names only
+        for number in numbers:
+            with pytest.raises(FileNotFoundError):
+                netns.in_thread(partial(_enter, f"/proc/{os.getpid()}/fd/{number}"))
+        assert len(os.listdir("/proc/self/fd")) == opened  # noqa: PTH208
+
+
+@pytest.mark.parametrize("kind", ["closed", "file"])
+def test_what_changes_under_our_hands_is_gone(kind: str, tmp_path: Path) -> None:
+    """It was a socket when it was looked at."""
+    with (tmp_path / "file").open("w") as file:
+        number = file.fileno() if kind == "file" else 1 << 19
+        with pytest.raises(FileNotFoundError):
+            netns._of_socket(os.getpid(), number)
+
+
+def _enter(path: str) -> None:
+    with netns.entered(netns.own() + 1, path):
+        pass
 
 
 @pytest.mark.parametrize(

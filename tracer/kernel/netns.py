@@ -15,7 +15,7 @@ import errno
 import fcntl
 import os
 import re
-import socket
+import stat
 import threading
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -32,6 +32,7 @@ _LINK: Final = re.compile(r"net:\[(\d+)\]")
 _DESCRIPTOR: Final = re.compile(r"/proc/(\d+)/fd/(\d+)")
 _NR_PIDFD_GETFD: Final = 438  # of every machine
 _SIOCGSKNS: Final = 0x894C
+_ANOTHER: Final = "another one by now"
 _NETNS_DIRS: Final = ("/run/netns/", "/var/run/netns/")
 
 _T = TypeVar("_T")
@@ -72,10 +73,10 @@ def entered(inum: int, path: str) -> Iterator[None]:
     Only for a thread of in_thread(): it ends in whatever namespace it was in last.
     """
     if own() != inum:
-        fd = _open(path)
+        fd = _open(path, inum)
         try:
             if os.fstat(fd).st_ino != inum:
-                raise FileNotFoundError(errno.ENOENT, "another namespace by now", path)
+                raise FileNotFoundError(errno.ENOENT, _ANOTHER, path)
             if ctypes.CDLL(None, use_errno=True).setns(fd, _CLONE_NEWNET):
                 code = ctypes.get_errno()
                 raise OSError(code, os.strerror(code), path)
@@ -84,20 +85,29 @@ def entered(inum: int, path: str) -> Iterator[None]:
     yield
 
 
-def _open(path: str) -> int:
+# What is there by now may be anything: a FIFO, a device. It is looked at before it is opened.
+def _open(path: str, inum: int) -> int:
+    place = os.open(path, os.O_PATH | os.O_CLOEXEC)
     try:
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as error:
-        descriptor = _DESCRIPTOR.fullmatch(path)
-        if error.errno != errno.ENXIO or not descriptor:  # ENXIO: it is a socket
-            raise
-        return _of_socket(int(descriptor[1]), int(descriptor[2]))
+        found, descriptor = os.fstat(place), _DESCRIPTOR.fullmatch(path)
+        if descriptor and stat.S_ISSOCK(found.st_mode):
+            return _of_socket(int(descriptor[1]), int(descriptor[2]))
+        if found.st_ino != inum or not stat.S_ISREG(found.st_mode):
+            raise FileNotFoundError(errno.ENOENT, _ANOTHER, path)
+        return os.open(f"/proc/self/fd/{place}", os.O_RDONLY | os.O_CLOEXEC)
+    finally:
+        os.close(place)
 
 
 # The namespace of somebody's socket. pidfd_getfd(2): 5.6 and later.
 def _of_socket(pid: int, number: int) -> int:
-    with socket.socket(fileno=_copy_fd(pid, number)) as theirs:
+    theirs = _copy_fd(pid, number)
+    try:
+        if not stat.S_ISSOCK(os.fstat(theirs).st_mode):
+            raise FileNotFoundError(errno.ENOENT, _ANOTHER, f"/proc/{pid}/fd/{number}")
         return fcntl.ioctl(theirs, _SIOCGSKNS)
+    finally:
+        os.close(theirs)
 
 
 def _copy_fd(pid: int, number: int) -> int:
@@ -108,6 +118,7 @@ def _copy_fd(pid: int, number: int) -> int:
         copy = int(libc.syscall(*map(ctypes.c_long, numbers)))
         if copy < 0:
             code = ctypes.get_errno()
+            code = errno.ENOENT if code == errno.EBADF else code  # it has been closed
             raise OSError(code, os.strerror(code), f"/proc/{pid}/fd/{number}")
         return copy
     finally:
