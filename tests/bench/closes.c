@@ -557,7 +557,8 @@ static void report(double seconds)
 		printf("%s\"%s\": %llu", order ? ", " : "", order_names[order],
 		       (unsigned long long)sum);
 	}
-	printf("}, \"round_trip_us\": {\"p50\": %.1f, \"p99\": %.1f, \"p999\": %.1f, \"max\": %.1f}, "
+	printf("}, \"round_trip_us\": {\"p50\": %.1f, \"p99\": %.1f, \"p999\": %.1f, \"max\": "
+	       "%.1f}, "
 	       "\"user_seconds\": %.2f, \"system_seconds\": %.2f, \"netns\": %lu}\n",
 	       percentile_us(0.5), percentile_us(0.99), percentile_us(0.999), percentile_us(1),
 	       cpu_seconds(false), cpu_seconds(true), (unsigned long)netns.st_ino);
