@@ -247,7 +247,8 @@ def test_empty_views_say_so() -> None:
 def test_what_filters_leave_nothing_of_is_not_told_to_be_nothing() -> None:
     """There are sockets and destinations, only not those."""
     counted = c.row(STATES, netns=1, state=TcpState.CLOSE_WAIT, substate=8, count=7_593)
-    census = c.census(0, [c.close_wait(60)], ports=[c.ports(in_use=2)], states=counted)
+    held = c.close_wait(60)
+    census = c.census(0, [held], [c.held_by(held, 8)], ports=[c.ports(in_use=2)], states=counted)
     narrowed = CensusFilter(pids=(7,)).narrow(census)
     suspects = with_stacks(CloseWaitLeak().look(narrowed))
     assert leaks.as_lines(suspects, census, 79, color=False) == [
@@ -257,6 +258,18 @@ def test_what_filters_leave_nothing_of_is_not_told_to_be_nothing() -> None:
     assert ports.as_lines(found, census, 79, color=False) == [
         "None of 1 destination is what was asked for."
     ]
+
+
+def test_a_census_without_any_owner_is_explained() -> None:
+    """In a container the sockets are seen, and none of the processes."""
+    sockets = [c.close_wait(60), c.listener()]
+    for view in ("leaks", "listeners", "census"):
+        alone = views(c.census(0, sockets), 79)[view]
+        assert any("NOBODY was found who holds any of 2 sockets" in line for line in alone)
+        owned = views(c.census(0, sockets, [c.held_by(sockets[0], 7)]), 79)[view]
+        assert not any("NOBODY" in line for line in owned)
+    queued = c.close_wait(60, ino=0, flags=0)
+    assert not any("NOBODY" in line for line in views(c.census(0, [queued]), 79)["leaks"])
 
 
 def test_where_time_waits_reach_their_limit_comes_first() -> None:
@@ -280,7 +293,8 @@ def test_a_namespace_that_is_not_there_is_told() -> None:
 
 
 def test_all_younger_is_said() -> None:
-    census = c.census(0, [c.close_wait(1) for _ in range(12)])
+    sockets = [c.close_wait(1) for _ in range(12)]
+    census = c.census(0, sockets, [c.held_by(np.concatenate(sockets), 7)])
     assert views(census, 79)["leaks"] == ["No CLOSE_WAIT older than 10s: 12 sockets, all younger."]
 
 

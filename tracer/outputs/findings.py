@@ -7,6 +7,7 @@ import json
 import textwrap
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
+from tracer.census import SocketFlag
 from tracer.close_text import harmless
 from tracer.detectors.finding import Severity
 from tracer.outputs import table
@@ -56,6 +57,10 @@ INKS: Final = {
     Severity.CRITICAL: RED,
 }
 INDENT: Final = "    "
+UNSEEN: Final = (
+    "NOBODY was found who holds any of {sockets}: processes of another PID namespace are not seen. "
+    "Run it in the host's."
+)
 WIDE: Final = 110
 US_PER_MS: Final = 1_000
 SAME_MS: Final = 1_000
@@ -182,6 +187,9 @@ def accounts(census: Census, closes: Mapping[str, int] | None = None) -> list[st
         for what, count in (closes or {}).items()
         if count
     ]
+    held = int(((census.sockets["flags"] & SocketFlag.HAS_SOCKET) != 0).sum())
+    if held and not len(census.owners):
+        lines += textwrap.wrap(UNSEEN.format(sockets=plural(held, "socket")), 79)
     if census.reason:
         lines += textwrap.wrap(f"Taken by {census.mechanism}: {census.reason}", 79)
     return lines
