@@ -16,6 +16,8 @@ from tracer.outputs import ladder
 from tracer.tcp import Cause, FinAck, Handshake, Kind
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tracer.wire import Records
 
 CLIENT = ("::ffff:0:0", 40_000, "0.0.0.0", 80)  # noqa: S104 - a key, not an address to bind
@@ -42,8 +44,30 @@ def test_what_is_skipped_or_failed_is_told() -> None:
     assert (skipped.wrong, skipped.skipped) == ([], "no TUN")
     assert failed.wrong == ["it could not be made: EMFILE"]
     assert run._verdict([skipped, failed]) == (
-        "0 of 2 scenarios were judged as they were made; skipped: simultaneous; WRONG: three_way"
+        "0 of 2 scenarios were judged as they were made; ended early; skipped: simultaneous; "
+        "WRONG: three_way"
     )
+
+
+@pytest.mark.parametrize("shown", [0, 2])
+def test_what_was_interrupted_is_not_wrong(
+    shown: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Scenarios that did not come to their turn are no wrong verdicts."""
+    right = run.Outcome(SCENARIOS[0], {}, [])
+
+    def interrupted() -> Iterator[run.Outcome]:
+        yield from [right] * shown
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, "_outcomes", interrupted)
+    if not shown:
+        with pytest.raises(KeyboardInterrupt):
+            run.demonstrate(as_json=False, color=False)
+        return
+    assert run.demonstrate(as_json=False, color=False) == 0
+    words = "2 of 2 scenarios were judged as they were made; ended early"
+    assert words in capsys.readouterr().err
 
 
 def test_outcome_as_json_and_text() -> None:

@@ -22,10 +22,10 @@ from tracer.outputs.text import BOLD, GREEN, RED, paint
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tracer.batch import Batch
     from tracer.close import Close
     from tracer.kernel.source import KernelSource
     from tracer.session import Session
+    from tracer.session_live import Live, Stop
 
 ALL_S: Final = 18.0  # an actor that takes longer is broken
 CLOSE_S: Final = 2.0  # a close that has not come so long after it was made will not come
@@ -65,6 +65,7 @@ class Actor:
             [sys.executable, "-m", "tracer.demo.actor"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            process_group=0,  # Ctrl-C is for us; we end it
             env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
         )
         assert self._child.stdin is not None
@@ -102,13 +103,20 @@ class Actor:
 
 
 def demonstrate(*, as_json: bool, color: bool) -> int:
-    """Show every scenario; return 0 when each verdict is what was made, 1 when not."""
-    outcomes = []
-    for outcome in _outcomes():
-        outcomes.append(outcome)
-        text = _as_json(outcome) if as_json else _as_text(outcome, color=color)
-        sys.stdout.write(text + "\n")
-        sys.stdout.flush()
+    """Show every scenario; return 0 when each verdict is what was made, 1 when not.
+
+    Raises KeyboardInterrupt when there was none yet.
+    """
+    outcomes: list[Outcome] = []
+    try:
+        for outcome in _outcomes():
+            outcomes.append(outcome)
+            text = _as_json(outcome) if as_json else _as_text(outcome, color=color)
+            sys.stdout.write(text + "\n")
+            sys.stdout.flush()
+    except KeyboardInterrupt:
+        if not outcomes:
+            raise
     runs.tell(_verdict(outcomes))
     return 0 if outcomes and not any(outcome.wrong for outcome in outcomes) else 1
 
@@ -129,16 +137,16 @@ def _trace(source: KernelSource, actor: Actor, collector: Collector) -> Iterator
         chosen = filters.Filter(netns=(collector.netns,))
         run = session.Session(source.host, view=collector, chosen=chosen)
         actor.go()
-        yield from _follow(actor, collector, run, live.batches(stop))
+        yield from _follow(actor, collector, run, live, stop)
 
 
 # One turn per tick: feed what the kernel has, hear what the actor says, show what is complete.
 def _follow(
-    actor: Actor, collector: Collector, run: Session, batches: Iterator[Batch]
+    actor: Actor, collector: Collector, run: Session, live: Live, stop: Stop
 ) -> Iterator[Outcome]:
     waiting: list[tuple[float, dict[str, Any]]] = []
     told: set[str] = set()
-    for batch in batches:
+    for batch in live.batches(stop):
         run.feed(batch)
         waiting += [(time.monotonic() + CLOSE_S, answer) for answer in actor.answers()]
         while waiting and _complete(*waiting[0], collector):
@@ -147,6 +155,8 @@ def _follow(
             yield _judge(answer, collector)
         if actor.ended and not waiting:
             break
+    if stop.asked:
+        raise KeyboardInterrupt
     for scenario in SCENARIOS:
         if scenario.name not in told:
             yield Outcome(scenario, {}, ["it did not come to its end"])
@@ -230,6 +240,7 @@ def _verdict(outcomes: list[Outcome]) -> str:
     skipped = [outcome.scenario.name for outcome in outcomes if outcome.skipped]
     right = len(outcomes) - len(wrong) - len(skipped)
     parts = [f"{right} of {len(outcomes)} scenarios were judged as they were made"]
+    parts += ["ended early"] if len(outcomes) < len(SCENARIOS) else []
     parts += [f"skipped: {', '.join(skipped)}"] if skipped else []
     parts += [f"WRONG: {', '.join(wrong)}"] if wrong else []
     return "; ".join(parts)
