@@ -23,7 +23,7 @@ from typing import IO, Any
 from tracer.errors import HostError, UsageError
 from tracer.kernel import handoff, hooks, lockdown
 
-__all__ = ("Loader", "bpf_dir", "not_mounted", "python_candidates")
+__all__ = ("Loader", "bpf_dir", "check_mounted", "not_mounted", "python_candidates")
 
 DEADLINE_S = 60.0  # an emulated guest takes 10 s; a healthy host 0.4 s
 _EXIT_S = 5.0  # from the end of its channel to the end of the child: some milliseconds
@@ -76,8 +76,7 @@ class Loader:
 
     def __init__(self, options: dict[str, Any]) -> None:
         """Raises HostError when no child can be started, UsageError for senseless settings."""
-        if absent := not_mounted():
-            raise HostError(f"{absent[0]} is not mounted\n  what to do: {absent[1]}")
+        check_mounted()
         hooks.highest_allowed()
         self._options = {**options, "bpf_dir": str(bpf_dir())}
         self._deadline_s = _deadline_s()
@@ -204,6 +203,12 @@ _LOCKED = "the kernel is locked down (confidentiality), no BPF program may read 
 
 def _refused(code: int) -> str:
     return _BY_ERRNO.get(code, _REMEDIES["load"])
+
+
+def check_mounted() -> None:
+    """Raise HostError when a file system is missing that is needed."""
+    if absent := not_mounted():
+        raise HostError(f"{absent[0]} is not mounted\n  what to do: {absent[1]}")
 
 
 def not_mounted() -> tuple[str, str] | None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from tracer.batch import Batch, BatchKind
 from tracer.kernel import hooks
-from tracer.kernel.launch import Loader
+from tracer.kernel.launch import Loader, check_mounted
 from tracer.tcp import HostFacts, TimeWaitChange
 
 if TYPE_CHECKING:
@@ -110,6 +110,7 @@ class KernelSource:
         `census`: CensusSource.options(), to have its programs loaded by the same child;
         CensusSource(source.loaded) takes them over. `origins`: the same for OriginSource.
         """
+        check_mounted()
         chosen, cpus = sizes or Sizes(), possible_cpus()
         rings = 1 if cpus < 2 else 2 if cpus < 4 else RINGS_MAX
         return Loader(
