@@ -16,7 +16,7 @@ import numpy.typing as npt
 from tracer.classify_abortive import unread_bytes
 from tracer.columns import Rows
 from tracer.tcp import ConnFlag, Kind, SkFlag, TcpState
-from tracer.verdict import FALSE, NULL, RULES, Reason
+from tracer.verdict import FALSE, NULL, RULES, TRUE, Reason
 
 if TYPE_CHECKING:
     from tracer.columns import Mask, Numbers
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 Losses = npt.NDArray[np.uint8]
 
-DONE = int(SkFlag.DONE)
+DEAD, DONE = int(SkFlag.DEAD), int(SkFlag.DONE)
 DATA_AFTER_CLOSE = int(Reason.DATA_AFTER_CLOSE)
 ELSEWHERE = int(ConnFlag.MPTCP_SUBFLOW | ConnFlag.REPAIR)
 """Bytes of an MPTCP subflow can travel by another one, and are read by another socket; what is
@@ -37,7 +37,7 @@ _FIN_QUEUED[[TcpState.FIN_WAIT1, TcpState.CLOSING, TcpState.LAST_ACK]] = 1
 # What a Reason says by itself. Attempts never had a connection to lose from.
 _LOOK = 255
 _BY_KIND = {
-    Kind.ACTIVE: FALSE,  # by FINs alone: each byte was acknowledged, none thrown away
+    Kind.ACTIVE: FALSE,  # by FINs alone: each byte was acknowledged
     Kind.PASSIVE: FALSE,
     Kind.SIMULTANEOUS: FALSE,
     Kind.ABORT: _LOOK,
@@ -64,12 +64,25 @@ _BY_REASON = _by_reason()
 def data_lost(records: Records, reasons: npt.NDArray[np.uint8]) -> Losses:
     """Return TRUE, FALSE or NULL for each record, given what judge() said of it."""
     lost = _BY_REASON[reasons]
+    by_fins = lost == FALSE
     orphans = (records["old_state"] == TcpState.FIN_WAIT2) & ((records["sk_flags"] & DONE) == 0)
-    lost[orphans & (lost == FALSE)] = NULL  # a mini-socket saw the rest
+    lost[orphans & by_fins] = NULL  # a mini-socket saw the rest
+    let_go = by_fins & (records["unread"] != 0) & ((records["sk_flags"] & DEAD) != 0)
+    if let_go.any():
+        index = np.flatnonzero(let_go)
+        lost[index[_is_thrown_away(Rows(records, index))]] = TRUE
     index = np.flatnonzero(lost == _LOOK)
     if len(index):
         lost[index] = lost_early(Rows(records, index), reasons[index])
     return lost
+
+
+def _is_thrown_away(rows: Rows) -> Mask:
+    # close() with unread data sends a RST. But where a sockmap's program had taken the data
+    # out of TCP's own queue, a FIN leaves all the same.
+    unread = unread_bytes(rows.column("unread"), rows.has("sk_flags", DONE))
+    thrown_away: Mask = (unread != 0) & ~rows.has("flags", ELSEWHERE)
+    return thrown_away
 
 
 def lost_early(rows: Rows, reasons: npt.NDArray[np.uint8]) -> Losses:

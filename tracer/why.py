@@ -38,7 +38,7 @@ SENTENCES: dict[Reason, Sentence] = UNKNOWN | GRACEFUL | ABORTIVE
 def why(facts: Facts) -> str:
     """Return one sentence, without a full stop, for a person."""
     sentence = SENTENCES[facts.reason](facts)
-    if facts.reason in ABORTIVE:
+    if facts.reason in ABORTIVE or facts.data_lost:
         sentence += lost(facts)
     if facts.to_itself:
         sentence += "; peer and socket are one: it was connected to its own port"

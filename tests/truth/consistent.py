@@ -76,7 +76,9 @@ def _bytes(record: Record) -> dict[str, bool]:
         "unread was received": 0 <= record["unread_bytes"] <= record["rx_bytes"],
         "unacked was sent": 0 <= record["unacked_bytes"] <= record["tx_bytes"],
         "FINs leave nothing behind": not graceful or outstanding == 0,
-        "FINs lose nothing": not graceful or record["data_lost"] is not True,
+        "FINs lose nothing of ours": not graceful
+        or record["data_lost"] is not True
+        or record["unread_bytes"] > 0,
     }
 
 

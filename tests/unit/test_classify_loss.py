@@ -19,6 +19,7 @@ from tracer.verdict import FALSE, NULL, TRUE
 if TYPE_CHECKING:
     from tracer.wire import Records
 
+GONE = SkFlag.DEAD | SkFlag.DONE
 LINGER_ZERO = {"sk_flags": int(SkFlag.LINGER), "lingertime_jiffies": 0}
 
 
@@ -28,6 +29,10 @@ LINGER_ZERO = {"sk_flags": int(SkFlag.LINGER), "lingertime_jiffies": 0}
         ("graceful", b.passive(), False),
         ("graceful", b.active(), False),
         ("graceful", b.crossing(), False),
+        ("let go with the FIN unread", b.passive(sk_flags=GONE, unread=1), False),
+        ("let go unread, by a FIN: sockmap", b.passive(sk_flags=GONE, unread=5), True),
+        ("the same, by an orphan", b.orphan(unread=4), True),
+        ("unread, and still held", b.passive(sk_flags=SkFlag.DONE, unread=5), False),
         ("the peer's FIN and what comes with it went to a mini-socket", b.orphan(), None),
         ("unread", b.aborted(unread=5), True),
         ("linger 0, all said", b.aborted(**LINGER_ZERO), False),

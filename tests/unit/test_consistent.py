@@ -45,7 +45,7 @@ def test_every_kind_is_consistent(name: str) -> None:
         ({"close_wait_us": 0}, "close_wait_us"),
         ({"unread_bytes": 1 << 40}, "unread was received"),
         ({"unsent_bytes": 1}, "FINs leave nothing behind"),
-        ({"data_lost": True}, "FINs lose nothing"),
+        ({"data_lost": True}, "FINs lose nothing of ours"),
         ({"why": "three segments."}, "one plain sentence"),
     ],
 )
