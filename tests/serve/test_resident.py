@@ -9,12 +9,17 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 import pytest
 
 from tests.serve.served import Served, make_closes, until
 from tracer import confinement_syscalls
+from tracer.kernel.mountinfo import read_mounts
 from tracer.privileges import NAMESPACES, NUMBERS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 pytestmark = pytest.mark.kernel
 
@@ -134,7 +139,8 @@ def test_tracing_goes_on_without_the_census() -> None:
 
 
 LEAKER = r"""
-import ctypes, socket, sys, time
+import ctypes, socket, sys
+sys.stdin.readline()
 ctypes.CDLL(None).prctl(15, b'x"\n\\\xff}{', 0, 0, 0)
 server = socket.create_server(("127.0.0.1", 0), backlog=64)
 held = []
@@ -149,22 +155,48 @@ sys.stdin.read()
 """
 
 
+UNIT: Final = b'fw"\\}{\xff\x1b<b>.service'
+
+
+@pytest.fixture
+def hostile_cgroup() -> Iterator[Path]:
+    """A fresh cgroup whose name is as bad as a name can be."""
+    there = read_mounts("/proc/self/mountinfo")
+    mounts = [mount.point for mount in there if mount.fstype == b"cgroup2"]
+    if not mounts:
+        pytest.skip("no cgroup2 is mounted here")
+    made = Path(os.fsdecode(mounts[0])) / os.fsdecode(UNIT)
+    try:
+        made.mkdir()
+    except OSError as error:
+        pytest.skip(f"no cgroup can be made here: {error}")
+    yield made
+    made.rmdir()
+
+
 @pytest.mark.slow
-def test_a_leak_is_found_whatever_the_process_is_called(served: Served) -> None:
-    """Twenty sockets in CLOSE_WAIT, held by a process with a hostile name."""
+def test_a_leak_is_found_whatever_names_it_has(served: Served, hostile_cgroup: Path) -> None:
+    """Twenty sockets in CLOSE_WAIT, held by a process and in a unit with hostile names."""
     leaker = subprocess.Popen(
         [sys.executable, "-c", LEAKER], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
     assert leaker.stdout is not None
     assert leaker.stdin is not None
     try:
+        (hostile_cgroup / "cgroup.procs").write_text(str(leaker.pid))
+        leaker.stdin.write(b"\n")
+        leaker.stdin.flush()
         assert leaker.stdout.readline() == b"leaking\n"
-        comm = 'x"\\n\\\\xff}{'
-        found = until(lambda: served.total("fourwave_close_wait_suspects", comm=comm) >= 20, 40)
+        comm, unit = 'x"\\n\\\\xff}{', 'fw"\\}{\\xff\\x1b<b>.service'
+        labels = {"comm": comm, "unit": unit}
+        found = until(lambda: served.total("fourwave_close_wait_suspects", **labels) >= 20, 40)
         assert found, [key for key in served.series() if "suspects" in key[0]]
         assert served.total("fourwave_close_wait_oldest_seconds", comm=comm) >= 10
         assert served.total("fourwave_sockets", state="close_wait") >= 20
-        assert "x&quot;" in served.get("/")[0].decode()
+        page = served.get("/")[0].decode()
+        assert "x&quot;" in page
+        assert "&lt;b&gt;" in page
+        assert "<b>" not in page
     finally:
         leaker.stdin.close()
         leaker.wait()
