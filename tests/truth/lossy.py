@@ -31,6 +31,8 @@ TC = shutil.which("tc", path="/usr/sbin:/usr/bin:/sbin:/bin") or "tc"
 # Ethernet devices in the middle, towards each end.
 TO_CLIENT, TO_SERVER = "client", "server"
 TOWARDS = {TO_CLIENT: CLIENT_ADDRESS, TO_SERVER: SERVER_ADDRESS}
+# Told to each other, never asked for: three questions that get lost end in "no route to host".
+LLADDR = {TO_CLIENT: "02:00:00:00:00:01", TO_SERVER: "02:00:00:00:00:02"}
 
 
 def netem_missing() -> str | None:
@@ -70,8 +72,12 @@ def lossy_net(*how: str) -> Iterator[Net]:
 
 def _join(end: Namespace, middle: Namespace, port: str) -> None:
     ip(
-        *("link", "add", "veth0", "netns", end.name, "type", "veth"),
+        *("link", "add", "veth0", "address", LLADDR[port], "netns", end.name, "type", "veth"),
         *("peer", "name", port, "netns", middle.name),
     )
     configure(end, "veth0", TOWARDS[port])
+    other = TO_SERVER if port == TO_CLIENT else TO_CLIENT
+    for address in TOWARDS[other].values():
+        words = ("neigh", "add", address, "lladdr", LLADDR[other], "dev", "veth0")
+        ip("-n", end.name, *words, "nud", "permanent")
     ip("-n", middle.name, "link", "set", port, "master", "bridge", "up")
