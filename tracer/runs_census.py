@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from tracer import runs_beside, runs_looks
+from tracer import memory, runs_beside, runs_looks
 from tracer.tcp import TcpState
 
 if TYPE_CHECKING:
@@ -190,6 +190,7 @@ def follow(
     from tracer.outputs.screen import Screen  # noqa: PLC0415
     from tracer.session_live import Stop  # noqa: PLC0415
 
+    memory.keep_little()
     screen = Screen(sys.stdout, repaint=wishes.watch_s is not None)
     with Stop() as stop:
         looks = runs_looks.censuses(source, wishes, stop, rows=rows, users=users, beside=beside)

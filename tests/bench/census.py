@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from tests.bench import census_page, load, meters, pairs
 from tests.bench.timetable import on_timetable
 from tests.truth.netns import namespace
+from tracer import memory
 from tracer.kernel.census import CensusSource
 from tracer.wire_census import decode_census
 
@@ -244,6 +245,7 @@ def main() -> None:
     parser.add_argument("--docs", action="store_true", help="write docs/census.md too")
     wished = parser.parse_args()
     load.build()
+    memory.keep_little()
     with CensusSource(CensusSource.load()) as source:
         print(json.dumps({"mechanism": source.mechanism, "reason": source.reason}), flush=True)
         tests: dict[str, Callable[[], dict[str, Any]]] = {

@@ -57,7 +57,7 @@ MAY_IMPORT: Final[dict[str, tuple[str, ...]]] = {
     "outputs": (*PURE, "census", "aggregator", "detectors"),
     # the loop, and what drives it
     "session": (*PURE, "aggregator", *EDGES),
-    "runs": (*PURE, "census", "aggregator", "detectors", *EDGES, "session"),
+    "runs": (*PURE, "census", "aggregator", "detectors", *EDGES, "session", "memory"),
     "demo": (*PURE, "aggregator", *EDGES, "session", "runs"),
     "explain": (*PURE, "aggregator", *EDGES, "session", "runs"),
     "privileges": ("errors",),
