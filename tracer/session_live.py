@@ -102,7 +102,9 @@ class Stop:
         self.signals = -1
 
     def __enter__(self) -> Self:
-        """Take over the signals."""
+        """Take over the signals. Raises KeyboardInterrupt for one that was swallowed before."""
+        if getattr(signal.getsignal(signal.SIGINT), "asked", False):
+            raise KeyboardInterrupt
         self.signals, self._came = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._told_before = signal.set_wakeup_fd(self._came, warn_on_full_buffer=False)
         asking = [signal.SIGINT, signal.SIGTERM]

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import select
 import signal
@@ -15,6 +16,7 @@ import pytest
 
 from tests.unit import builders as b
 from tracer import session_live
+from tracer.__main__ import Interrupt
 from tracer.amend import HOLD_NS
 from tracer.batch import Batch, BatchKind
 from tracer.filters import Filter
@@ -366,6 +368,20 @@ def test_nohup_is_respected() -> None:
         assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+def test_an_interrupt_that_was_swallowed_still_counts() -> None:
+    """One that comes in a destructor is printed and forgotten by the interpreter."""
+    before = signal.signal(signal.SIGINT, Interrupt())
+    try:
+        with Stop():
+            pass  # nobody has interrupted
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt), Stop():
+            pass
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_second_interrupt_does_not_wait() -> None:
