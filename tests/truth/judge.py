@@ -31,6 +31,8 @@ because two packets that crossed have no true order there.
 * *Received RST*: `reset`, unless that end had closed before. Closed before means: its FIN was
   acknowledged and it had the peer's FIN. With its FIN acknowledged and no FIN from the peer it
   depends on whether the application still held the socket: both `reset` and `active` are accepted.
+* *Taken back*: a client whose RST answers the SYN and ACK, as health checks do, was never connected
+  at the server: without data in the SYN there is no socket there, and no record.
 * *No connection*: RST in answer to the SYN is `refused`, anything else `attempt_failed` (a SYN
   nobody answered may be called `timeout`). An end whose last segments were repeated without any
   answer may be a `timeout`.
@@ -105,7 +107,10 @@ def judge(connection: Connection) -> list[Truth]:
         return [_truth(connection, client, server, _attempt(server))]
     truths = []
     for me, peer in ((client, server), (server, client)):
-        endings = [*_endings(me, peer, connection.segment_bytes), *_taken_back(connection, me)]
+        taken_back = _taken_back(connection, me)
+        if taken_back and not _data_in_syn(peer):
+            continue  # there was a request, never a socket
+        endings = [*_endings(me, peer, connection.segment_bytes), *taken_back]
         truths.append(_truth(connection, me, peer, tuple(endings)))
     return truths
 
@@ -154,6 +159,10 @@ def _taken_back(connection: Connection, me: End) -> list[Ending]:
     if me.sent_syn or then is None or not then.flags & RST:
         return []
     return [Ending("attempt_failed", rst_received=True)]
+
+
+def _data_in_syn(client: End) -> bool:
+    return any(s.flags & SYN and s.payload_bytes for s in client.me.segments)
 
 
 def _attempt(server: End) -> tuple[Ending, ...]:

@@ -297,6 +297,13 @@ def test_refused(judged: Judged) -> None:
     assert kinds(ends["c"]) == {"refused"}
 
 
+def test_a_handshake_that_is_taken_back_leaves_no_socket(judged: Judged) -> None:
+    """The client was connected, and threw that away; the server had a request only."""
+    ends = judged("c S 0 0", "s SA 0 1", "c RA 1 1")
+    assert kinds(ends["c"]) == {"abort"}
+    assert "s" not in ends
+
+
 def test_unanswered_syn(judged: Judged) -> None:
     ends = judged("c S 0 0", "c S 0 0")
     assert kinds(ends["c"]) == {"attempt_failed", "timeout"}
