@@ -97,6 +97,35 @@ static __always_inline struct conn *conn_slot(u64 cookie)
 	return first && slot_take(first, cookie) ? first : conn_spill(cookie);
 }
 
+/*
+ * This socket's CLOSE is dealt with: for the twin, where no connection is left to
+ * tell. A note of this CPU would not do wherever a program may be preempted, which
+ * is so since Linux 7.2: another's CLOSE may come between a program and its twin.
+ * (Kernels without the exchange are older, and need the room for claims.)
+ */
+static __always_inline void note_closed(struct counters *slot, struct sock *sk)
+{
+#ifdef HAS_CMPXCHG
+	struct conn *first = first_slot(key_of(sk));
+
+	if (first)
+		first->gone = key_of(sk);
+#else
+	note(slot->last_closed, sk);
+#endif
+}
+
+static __always_inline bool is_noted_closed(struct counters *slot, struct sock *sk)
+{
+#ifdef HAS_CMPXCHG
+	struct conn *first = first_slot(key_of(sk));
+
+	return is_twin() && first && first->gone == (u32)key_of(sk);
+#else
+	return is_noted(slot->last_closed, sk);
+#endif
+}
+
 /* A connection from here on. A socket that connects again keeps its cookie, and
  * its place if its CLOSE went unseen. */
 static __always_inline struct conn *conn_start(struct conn *conn, struct sock *sk,

@@ -32,7 +32,10 @@ struct conn {
 	u64 fin_sent_ns;
 	u64 fin_acked_ns;
 	u32 spilled; /* how many that would be here are further down */
-	u32 claims;  /* how many hold or try to take the place: see slot_take() */
+	union {
+		u32 claims; /* how many hold or try to take the place: see slot_take() */
+		u32 gone;   /* of the cookie that ended last of those that would be here */
+	};
 
 	/* fin_sent_ns */
 	struct tcp_counts at_fin_sent;

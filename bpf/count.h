@@ -28,8 +28,8 @@ static __always_inline struct counters *counters(void)
 
 /*
  * What runs on this CPU is a process, which owns the socket's lock, or a softirq
- * on top of it; neither is interrupted by its own kind. A tally or a note kept
- * for each needs no locked instruction.
+ * on top of it. A softirq is interrupted by none of its kind, nor, before Linux
+ * 7.2, a process by another. A note kept for each needs no locked instruction.
  */
 static __always_inline u32 level(struct sock *sk)
 {

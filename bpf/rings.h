@@ -70,8 +70,8 @@ static __always_inline bool sigpipe_may_follow(struct conn_record *record)
 	       record->old_state != TCP_SYN_SENT;
 }
 
-/* Two tallies instead of a locked addition, which would wait for the record's
- * way through the caches: see level(). */
+/* A locked addition would wait for the record's way through the caches. A process may
+ * be preempted in the middle of one that is not (Linux 7.2), a softirq may not. */
 static __always_inline void emit(struct conn_record *record, struct sock *sk, struct counters *slot,
 				 bool by_segment)
 {
@@ -79,7 +79,10 @@ static __always_inline void emit(struct conn_record *record, struct sock *sk, st
 		record->flags |= CONN_MAY_FOLLOW;
 	/* Any ring would do: the record knows its own. */
 	closes_0.ringbuf_submit(record, 0);
-	slot->emitted[level(sk)]++;
+	if (level(sk))
+		slot->emitted[1]++;
+	else
+		COUNT(slot, emitted[0]);
 }
 
 #endif

@@ -143,7 +143,7 @@ static __always_inline void on_new_state(struct conn *conn, struct sock *sk, str
 	if (has_record)
 		emit(record, sk, slot, AFRESH(conn->by_segment));
 	if (AFRESH(conn->state) == TCP_CLOSE) {
-		note(slot->last_closed, sk);
+		note_closed(slot, sk);
 		conn_release(conn);
 	}
 }
@@ -164,7 +164,7 @@ static __always_inline void on_second_child(struct counters *slot, struct sock *
 {
 	give_cookie(sk);
 	COUNT(slot, second_children);
-	note(slot->last_closed, sk);
+	note_closed(slot, sk);
 }
 
 int on_set_state(u64 *ctx)
@@ -187,7 +187,7 @@ int on_set_state(u64 *ctx)
 	if (conn && conn->state == new && (old != new || conn->flags & CONN_RECLOSED))
 		return 0;
 	slot = counters();
-	if (!slot || (!conn && new == TCP_CLOSE && is_noted(slot->last_closed, sk)))
+	if (!slot || (!conn && new == TCP_CLOSE && is_noted_closed(slot, sk)))
 		return 0;
 	/* NULL for what is not TCP: MPTCP's own socket, DCCP. */
 	tp = bpf_skc_to_tcp_sock(sk);
@@ -200,8 +200,10 @@ int on_set_state(u64 *ctx)
 	if (connecting || !conn)
 		conn = conn_start(conn, sk, tp, slot, old, new);
 	if (!conn) {
-		if (new == TCP_CLOSE)
+		if (new == TCP_CLOSE) {
 			COUNT(slot, conn_map_full);
+			note_closed(slot, sk);
+		}
 		return 0;
 	}
 	if (is_twin())
