@@ -11,7 +11,7 @@ import pytest
 
 from tests.vm import compiler, debian, guest, page
 from tests.vm.guest import ROOT
-from tests.vm.inside import BEGUN, counted
+from tests.vm.inside import BEGUN, LATE, counted
 from tests.vm.run import BY_HOOKS, EXTENTS, STEADY, plan_for
 from tests.vm.table import Kernel, Userland, chosen, kernels, userlands
 
@@ -176,6 +176,22 @@ def test_another_bcc_is_unpacked_once_and_taken_into_the_guest(
     command = guest._command(boot, tmp_path, (), made)
     assert f"FOURWAVE_BCC_PYTHON={script}" in command[-1]
     assert any(word.endswith(f"={made.root}") for word in command)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "late"),
+    [
+        ("the server's fin_ack is pure, but was made fin", True),
+        ("the client's kind is active, but was made abort", True),
+        ("the client's cause is None, but was made data_after_close", True),
+        ("the client's close was not reported", True),
+        ("the client's kind is reset, but was made abort", False),
+        ("the client's cause is peer, but was made linger_zero", False),
+        ("the client's closer is close, but was made exit", False),
+    ],
+)
+def test_only_lateness_is_shown_again(wrong: str, late: bool) -> None:
+    assert bool(LATE.search(wrong)) == late
 
 
 BOOTS_AT_ONCE = f"echo {BEGUN}"
