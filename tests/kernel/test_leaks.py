@@ -184,6 +184,24 @@ def test_share_is_of_the_limit_there_is_now(census_source: CensusSource, ns: Nam
             assert finding.severity == severity
 
 
+def test_descriptors_run_out_when_it_says(census_source: CensusSource, ns: Namespace) -> None:
+    """One look tells when the limit is reached; it is not waited for, only nearly."""
+    with Service(ns, "forgets") as service, visits(ns, service.port, 0.05):
+        counted = judged(census_source, ns, lambda f: f.evidence.count >= COUNT)
+        assert counted.open_fds is not None
+        soft = counted.open_fds + 2 * COUNT
+        resource.prlimit(service.pid, resource.RLIMIT_NOFILE, (soft, soft))
+        (finding,) = CloseWaitLeak(OLDER_MS).look(census(census_source, ns.inum)).findings
+        began = time.monotonic()
+        until(lambda: _open_fds(service.pid), lambda count: count >= soft - 3)
+        took_s = time.monotonic() - began
+    assert finding.nofile_reached_s == pytest.approx(took_s, rel=0.5)
+
+
+def _open_fds(pid: int) -> int:
+    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+
+
 def test_waits_for_the_collector(census_source: CensusSource, ns: Namespace) -> None:
     """It grows, then one collection closes all: not a leak for ever."""
     detector = CloseWaitLeak(OLDER_MS)
