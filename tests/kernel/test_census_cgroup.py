@@ -35,9 +35,7 @@ def test_sockets_are_of_the_unit_that_listens(census_source: CensusSource) -> No
                     client.connect(("127.0.0.1", service.port))
             with ns.socket() as client:
                 client.connect(("127.0.0.1", service.port))
-                taken = until(
-                    lambda: census(census_source, ns.inum), lambda one: _close_waits(one) == COUNT
-                )
+                taken = until(lambda: census(census_source, ns.inum), _are_all_read)
                 (leak,) = CloseWaitLeak(0).look(taken).findings
                 (listener,) = ListenOverflow().look(taken).findings
     counts = {group.path: group.counts.states for group in socket_states(taken).cgroups}
@@ -48,5 +46,7 @@ def test_sockets_are_of_the_unit_that_listens(census_source: CensusSource) -> No
     assert leak.unit == listener.unit == web.name
 
 
-def _close_waits(taken: Census) -> int:
-    return socket_states(taken).total.states["close_wait"]
+def _are_all_read(taken: Census) -> bool:
+    read = [finding.evidence.eof_read for finding in CloseWaitLeak(0).look(taken).findings]
+    queued = taken.sockets["accept_queue"].sum()
+    return read == [COUNT] and not queued
