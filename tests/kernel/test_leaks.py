@@ -189,13 +189,18 @@ def test_descriptors_run_out_when_it_says(census_source: CensusSource, ns: Names
     with Service(ns, "forgets") as service, visits(ns, service.port, 0.05):
         counted = judged(census_source, ns, lambda f: f.evidence.count >= COUNT)
         assert counted.open_fds is not None
-        soft = counted.open_fds + 2 * COUNT
+        soft = counted.open_fds + 3 * COUNT
         resource.prlimit(service.pid, resource.RLIMIT_NOFILE, (soft, soft))
-        (finding,) = CloseWaitLeak(OLDER_MS).look(census(census_source, ns.inum)).findings
+        told = judged(census_source, ns, lambda f: f.nofile_soft == soft and _runs_out(f))
         began = time.monotonic()
         until(lambda: _open_fds(service.pid), lambda count: count >= soft - 3)
         took_s = time.monotonic() - began
-    assert finding.nofile_reached_s == pytest.approx(took_s, rel=0.5)
+    assert told.nofile_reached_s is not None
+    assert 0.4 < told.nofile_reached_s / took_s < 2.5  # visits come as a busy host lets them
+
+
+def _runs_out(finding: CloseWaitFinding) -> bool:
+    return finding.nofile_reached_s is not None
 
 
 def _open_fds(pid: int) -> int:
