@@ -62,7 +62,10 @@ ONE_LINER: Final = (
 )
 
 BY_LOAD: Final = re.compile(rb"closes .*127\.1\.")
+NOTHING: Final = (sys.executable, "-m", "tests.bench.nothing")
 CONTENDERS: Final = (
+    Contender("one empty program", (*NOTHING, "1")),
+    Contender("two empty programs", (*NOTHING, "2")),
     Contender("fourwave summary", (*FOURWAVE, "watch", "--summary"), ours=True),
     Contender("fourwave json", (*FOURWAVE, "watch", "--json"), ours=True),
     Contender("fourwave record", (*FOURWAVE, "record", "--force", "{out}/closes.rec"), ours=True),
