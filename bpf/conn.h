@@ -99,9 +99,10 @@ static __always_inline struct conn *conn_slot(u64 cookie)
 
 /*
  * This socket's CLOSE is dealt with: for the twin, where no connection is left to
- * tell. A note of this CPU would not do wherever a program may be preempted, which
- * is so since Linux 7.2: another's CLOSE may come between a program and its twin.
- * (Kernels without the exchange are older, and need the room for claims.)
+ * tell. Another's CLOSE may come between a program and its twin: on this CPU, where
+ * a process may be preempted there (since Linux 7.2); in this place, on another CPU.
+ * Not both at once, so there are two notes. (Kernels without the exchange are older,
+ * and need the room for claims.)
  */
 static __always_inline void note_closed(struct counters *slot, struct sock *sk)
 {
@@ -110,9 +111,8 @@ static __always_inline void note_closed(struct counters *slot, struct sock *sk)
 
 	if (first)
 		first->gone = key_of(sk);
-#else
-	note(slot->last_closed, sk);
 #endif
+	note(slot->last_closed, sk);
 }
 
 static __always_inline bool is_noted_closed(struct counters *slot, struct sock *sk)
@@ -120,10 +120,10 @@ static __always_inline bool is_noted_closed(struct counters *slot, struct sock *
 #ifdef HAS_CMPXCHG
 	struct conn *first = first_slot(key_of(sk));
 
-	return is_twin() && first && first->gone == (u32)key_of(sk);
-#else
-	return is_noted(slot->last_closed, sk);
+	if (is_twin() && first && first->gone == (u32)key_of(sk))
+		return true;
 #endif
+	return is_noted(slot->last_closed, sk);
 }
 
 /* A connection from here on. A socket that connects again keeps its cookie, and
