@@ -10,7 +10,10 @@ FourwaveError            1  failed while running
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Final
+
+MORE_FILES: Final = "allow more open files: ulimit -n 1024"
+"""The remedy for EMFILE and ENFILE, wherever they come from."""
 
 
 class FourwaveError(Exception):

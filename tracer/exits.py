@@ -9,7 +9,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Final, NoReturn
 
-from tracer.errors import FourwaveError, HostError
+from tracer.errors import MORE_FILES, FourwaveError, HostError
 from tracer.runs import tell
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def known_errors() -> Iterator[None]:
         sys.exit(0)
     except OSError as error:
         if error.errno in (errno.EMFILE, errno.ENFILE):
-            fail(f"{error}; allow more open files: ulimit -n 1024", HostError.exit_code)
+            fail(f"{error}; {MORE_FILES}", HostError.exit_code)
         if error.errno not in FULL or error.filename is not None:
             raise
         _forget_output()

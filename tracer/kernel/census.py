@@ -56,8 +56,8 @@ USER_STATES: Final = (
 """Who is connected where is counted over these."""
 
 FORCE: Final = "FOURWAVE_CENSUS"
-SOCK_DIAG: Final = "sock_diag"
 """Environment variable: "sock_diag" takes the second choice without trying the first."""
+SOCK_DIAG: Final = "sock_diag"
 
 
 PREFIX: Final = "census:"

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from tracer.errors import HostError, UsageError
+from tracer.errors import MORE_FILES, HostError, UsageError
 from tracer.kernel import handoff, hooks, lockdown
 
 __all__ = ("Loader", "bpf_dir", "check_mounted", "not_mounted", "python_candidates")
@@ -49,12 +49,11 @@ _EPERM = (
     "namespace (containers need CAP_BPF and CAP_PERFMON), and kernel lockdown: "
     "cat /sys/kernel/security/lockdown must not say [confidentiality]"
 )
-_FILES = "allow more open files: ulimit -n 1024"
 _BY_ERRNO = {
     errno.EPERM: _EPERM,
     errno.EACCES: _EPERM,
-    errno.EMFILE: _FILES,
-    errno.ENFILE: _FILES,
+    errno.EMFILE: MORE_FILES,
+    errno.ENFILE: MORE_FILES,
 }
 _SLOW = "on a slow host give it more seconds: FOURWAVE_LOADER_TIMEOUT_S=300"
 _FOREIGN = (
